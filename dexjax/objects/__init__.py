@@ -1,0 +1,1 @@
+"""Meshes to simulation-ready objects: assets, banks, samplers, built-in objects."""
