@@ -13,6 +13,7 @@ import math
 import pickletools
 import re
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -35,6 +36,7 @@ _MALFORMED = (
     OverflowError,
     AttributeError,
     SyntaxError,  # a header that is no Python literal
+    tokenize.TokenError,
     RecursionError,
     MemoryError,
     NotImplementedError,  # zip features that the standard library lacks
