@@ -139,7 +139,7 @@ class _Dropper:
         for i, piece in enumerate(pieces):
             spec.add_mesh(name=f"p{i}", uservert=np.asarray(piece, np.float32).reshape(-1))
             body.add_geom(
-                type=mujoco.mjtGeom.mjGEOM_MESH, meshname=f"p{i}", conaffinity=0, friction=[1, 0.005, 1e-4]
+                type=mujoco.mjtGeom.mjGEOM_MESH, meshname=f"p{i}", conaffinity=0
             )  # fmt: skip
         self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
