@@ -106,7 +106,7 @@ class PPOConfig:
 
 
 def quick() -> PPOConfig:
-    """Two CPU cores: 512 environments x 16 steps; noise 0.3 on the 6 base axes, 0.4 on 18 fingers."""
+    """Two CPU cores: 512 environments x 16 steps; noise 0.3 on the base, 0.4 on the fingers."""
     return PPOConfig(init_std=(0.3,) * 6 + (0.4,) * 18)
 
 
@@ -192,24 +192,12 @@ class Batch:
     weight: jax.Array  # (...) 1 for a sound sample, 0 for one from a diverged simulation
 
 
+@functools.partial(jax.jit, static_argnames=("env", "cfg"))
 def init(key: jax.Array, env: Env, cfg: PPOConfig) -> TrainState:
-    """Fresh parameters and freshly reset environments."""
+    """Fresh parameters and freshly reset environments. Raises ConfigError if they do not fit."""
     _check(env, cfg)
-    key, key_actor, key_critic, key_env = jax.random.split(key, 4)
-    sizes = env.observation_sizes
-    actor_in = jnp.zeros((1, sum(sizes[g] for g in cfg.actor_obs)))
-    critic_in = jnp.zeros((1, sum(sizes[g] for g in cfg.critic_obs)))
-    init_std = jnp.broadcast_to(jnp.asarray(cfg.init_std, jnp.float32), (env.action_size,))
-    params = {
-        "actor": _actor(cfg, env.action_size).init(key_actor, actor_in),
-        "critic": _critic(cfg).init(key_critic, critic_in),
-        "log_std": jnp.log(jnp.clip(init_std, cfg.std_min, cfg.std_max)),
-    }
-    normalizer = None
-    if cfg.normalize_obs:
-        normalizer = running_statistics.init_state(
-            {g: jnp.zeros(sizes[g]) for g in sorted({*cfg.actor_obs, *cfg.critic_obs})}
-        )
+    key, key_policy, key_env = jax.random.split(key, 3)
+    params, normalizer = init_policy(key_policy, env.observation_sizes, env.action_size, cfg)
     env_state = env.reset(key_env)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
@@ -228,6 +216,29 @@ def init(key: jax.Array, env: Env, cfg: PPOConfig) -> TrainState:
             total={k: jnp.float32(0) for k in env_state.episode if k != "object_id"},
         ),
     )
+
+
+def init_policy(
+    key: jax.Array, observation_sizes: dict[str, int], action_size: int, cfg: PPOConfig
+) -> tuple[dict[str, Any], Any]:
+    """Fresh parameters (actor, critic, log_std) and observation statistics (None if unused)."""
+    key_actor, key_critic = jax.random.split(key)
+    actor_in = jnp.zeros((1, sum(observation_sizes[g] for g in cfg.actor_obs)))
+    critic_in = jnp.zeros((1, sum(observation_sizes[g] for g in cfg.critic_obs)))
+    init_std = jnp.broadcast_to(jnp.asarray(cfg.init_std, jnp.float32), (action_size,))
+    params = {
+        "actor": _actor(cfg, action_size).init(key_actor, actor_in),
+        "critic": _critic(cfg).init(key_critic, critic_in),
+        "log_std": jnp.log(jnp.clip(init_std, cfg.std_min, cfg.std_max)),
+    }
+    normalizer = None
+    if cfg.normalize_obs:
+        groups = sorted({*cfg.actor_obs, *cfg.critic_obs})
+        normalizer = running_statistics.init_state(
+            {g: jnp.zeros(observation_sizes[g]) for g in groups}
+        )
+        normalizer = jax.tree.map(jnp.asarray, normalizer)  # std_eps would be a Python float
+    return params, normalizer
 
 
 @functools.partial(jax.jit, static_argnames=("env", "cfg"))
@@ -389,7 +400,8 @@ def _rollout(env: Env, cfg: PPOConfig, state: TrainState, key: jax.Array):
         }
         sound = jnp.isfinite(after.reward) & jnp.isfinite(mean).all(-1)
         for g in groups:
-            sound &= jnp.isfinite(env_state.obs[g]).all(-1) & jnp.isfinite(after.final_obs[g]).all(-1)
+            sound &= jnp.isfinite(env_state.obs[g]).all(-1)
+            sound &= jnp.isfinite(after.final_obs[g]).all(-1)
         if "nonfinite" in after.metrics:  # the environment quarantined and repaired this step
             sound &= after.metrics["nonfinite"] == 0
         done = after.done
@@ -486,7 +498,8 @@ def _learn(cfg: PPOConfig, state: TrainState, batch: Batch, key: jax.Array, prog
     def adapt(lr: jax.Array, kl: jax.Array) -> jax.Array:
         slower = jnp.maximum(lr / 1.5, cfg.lr_min)
         faster = jnp.minimum(lr * 1.5, lr_max)
-        lr = jnp.where(kl > 2 * cfg.kl_target, slower, jnp.where(kl < cfg.kl_target / 2, faster, lr))
+        lr = jnp.where(kl < cfg.kl_target / 2, faster, lr)
+        lr = jnp.where(kl > 2 * cfg.kl_target, slower, lr)
         return jnp.minimum(lr, jnp.maximum(lr_max, cfg.lr_min))
 
     def gradient_step(carry, rows):
@@ -582,7 +595,7 @@ def _check(env: Env, cfg: PPOConfig) -> None:
     for field in ("actor_obs", "critic_obs"):
         for group in getattr(cfg, field):
             if group not in env.observation_sizes:
-                raise unknown_name(f"observation group in ppo.{field}:", group, env.observation_sizes)
+                raise unknown_name(f"ppo.{field} group", group, env.observation_sizes)
     samples = cfg.rollout_length * env.num_envs
     if samples % cfg.minibatches:
         raise ConfigError(
