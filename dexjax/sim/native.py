@@ -1,0 +1,327 @@
+"""The `native` engine: C MuJoCo on a thread pool, one host callback per control step.
+
+Pure by construction: every call writes the full state of all simulations and reads it back, so the
+same input gives the same output at any thread count and in any order of calls. What the engine
+keeps between calls (which object each slot holds) is only a cache.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import mujoco.batch
+import numpy as np
+
+from dexjax.sim.physics import PhysicsConfig
+from dexjax.sim.scene import OBJECT_BODY, Scene
+from dexjax.sim.types import Control, SimState
+
+# Beyond these a state is called diverged: no hand or thrown object moves so fast.
+_MAX_SPEED = 1e3
+_MAX_POSITION = 1e2
+# PhysX link damping of the UniDexGrasp hand asset, 1/s.
+LINK_DAMPING = 100.0
+_FINITE_ROWS = ("qpos", "qvel", "qacc_warmstart")
+
+
+@dataclass
+class DivergenceLog:
+    """The last states and controls that led to a non-finite simulation."""
+
+    keep: int = 16
+    count: int = 0
+    entries: deque[dict[str, np.ndarray]] = field(default_factory=deque)
+
+    def add(self, **arrays: np.ndarray) -> None:
+        """Remember one divergence; the oldest is forgotten beyond `keep`."""
+        self.count += 1
+        self.entries.append({k: np.asarray(v).copy() for k, v in arrays.items()})
+        while len(self.entries) > self.keep:
+            self.entries.popleft()
+
+    def save(self, path: Path) -> None:
+        """Write all entries to one .npz (arrays stacked along the first axis)."""
+        if self.entries:
+            stacked = {k: np.stack([e[k] for e in self.entries]) for k in self.entries[0]}
+            np.savez_compressed(path, count=self.count, **stacked)
+
+
+class NativeEngine:
+    """`num_envs` simulations of one scene; see `dexjax.sim.types.Engine`."""
+
+    def __init__(
+        self, scene: Scene, num_envs: int, physics: PhysicsConfig, *, threads: int | None = None
+    ) -> None:
+        self.scene = scene
+        self.num_envs = num_envs
+        self.physics = physics
+        self.divergences = DivergenceLog()
+        model = scene.model.__copy__()
+        physics.apply(model)
+        self.model = model
+        self._lock = threading.Lock()
+        self._batch = mujoco.batch.Batch(model, num_envs, threads or os.cpu_count() or 1)
+        bind = self._batch.bind
+        self._qpos, self._qvel, self._ctrl = bind("qpos"), bind("qvel"), bind("ctrl")
+        self._warmstart, self._xfrc = bind("qacc_warmstart"), bind("xfrc_applied")
+        self._xpos, self._xquat, self._cvel = bind("xpos"), bind("xquat"), bind("cvel")
+        self._com, self._sensor = bind("subtree_com"), bind("sensordata")
+        self._force = bind("qfrc_actuator")
+        self._loaded = np.full(num_envs, -1)
+        self._loaded_params = np.ones((num_envs, 2))
+        self._rows = {k: self._batch.expand(k) for k in scene.object_fields}
+        self._object_mass = scene.object_fields.get("body_mass")
+        self._wrench_base = scene.config.base == "wrench"
+        if self._wrench_base:
+            hand = np.array([i for i in range(1, model.nbody) if model.body(i).name != OBJECT_BODY])
+            self._hand_bodies = hand
+            self._xipos, self._ximat = bind("xipos"), bind("ximat")
+        self._palm = model.body(scene.hand.body_names[scene.hand.palm_body]).id
+        self._sensor_slices = {
+            model.sensor(i).name: slice(
+                model.sensor_adr[i], model.sensor_adr[i] + model.sensor_dim[i]
+            )
+            for i in range(model.nsensor)
+        }
+        self._shapes = self._output_shapes()
+
+    # --- contract ---------------------------------------------------------------------------
+
+    def init(
+        self, object_id: jax.Array, qpos: jax.Array, qvel: jax.Array, object_params: jax.Array
+    ) -> SimState:
+        """State of all environments at the given positions, derived quantities computed."""
+        mask = jnp.ones(self.num_envs, bool)
+        warmstart = jnp.zeros_like(qvel)
+        out = jax.pure_callback(
+            self._host_forward, self._shapes, mask, object_id, object_params, qpos, qvel
+        )
+        return SimState(object_id, object_params, qpos, qvel, warmstart, *out[3:])
+
+    def step(self, state: SimState, control: Control) -> SimState:
+        """One control period: `physics.substeps` steps of C MuJoCo."""
+        out = jax.pure_callback(
+            self._host_step,
+            self._shapes,
+            state.object_id,
+            state.object_params,
+            state.qpos,
+            state.qvel,
+            state.warmstart,
+            control.ctrl,
+            control.wrench,
+        )
+        return SimState(state.object_id, state.object_params, *out)
+
+    def reset_where(
+        self,
+        state: SimState,
+        mask: jax.Array,
+        object_id: jax.Array,
+        qpos: jax.Array,
+        qvel: jax.Array,
+        object_params: jax.Array,
+    ) -> SimState:
+        """`init` for the environments in `mask`; no host call where the mask is empty."""
+
+        def pick(new: jax.Array, old: jax.Array) -> jax.Array:
+            return jnp.where(mask.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        def reset(state: SimState) -> SimState:
+            out = jax.pure_callback(
+                self._host_forward, self._shapes, mask, object_id, object_params, qpos, qvel
+            )
+            new = SimState(object_id, object_params, qpos, qvel, jnp.zeros_like(qvel), *out[3:])
+            return jax.tree.map(pick, new, state)
+
+        return jax.lax.cond(mask.any(), reset, lambda s: s, state)
+
+    # --- host side --------------------------------------------------------------------------
+
+    def _output_shapes(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        n, m, nb = self.num_envs, self.model, len(self.scene.body_ids)
+        fingers = len(self.scene.hand.finger_names)
+        shapes: list[tuple[tuple[int, ...], type]] = [
+            ((n, m.nq), np.float32),
+            ((n, m.nv), np.float32),
+            ((n, m.nv), np.float32),
+            ((n, nb, 3), np.float32),
+            ((n, nb, 4), np.float32),
+            ((n, nb, 3), np.float32),
+            ((n, nb, 3), np.float32),
+            ((n, fingers, 3), np.float32),
+            ((n, fingers, 6), np.float32),
+            ((n,), np.float32),
+            ((n, len(self.scene.finger_qvel)), np.float32),
+            ((n,), np.bool_),
+        ]
+        return tuple(jax.ShapeDtypeStruct(s, d) for s, d in shapes)
+
+    def _load_objects(
+        self, ids: np.ndarray, object_id: np.ndarray, params: np.ndarray
+    ) -> None:
+        """Write the model fields of the simulations whose object or parameters changed."""
+        changed = (self._loaded[ids] != object_id) | (self._loaded_params[ids] != params).any(1)
+        if not changed.any():
+            return
+        sims, objects, factors = ids[changed], object_id[changed], params[changed]
+        for name, rows in self._rows.items():
+            rows[sims] = self.scene.object_fields[name][objects]
+        if (factors != 1).any() or (self._loaded_params[sims] != 1).any():
+            self._scale(sims, factors)
+        self._loaded[sims], self._loaded_params[sims] = objects, factors
+
+    def _scale(self, sims: np.ndarray, factors: np.ndarray) -> None:
+        """Apply per-environment mass factor and friction coefficient to the object's rows."""
+        body = self.model.body(OBJECT_BODY).id
+        dofs = slice(self.scene.object_qvel, self.scene.object_qvel + 6)
+        geoms = np.flatnonzero(self.model.geom_bodyid == body)
+        mass, friction = factors[:, 0], factors[:, 1]
+        for name in ("body_mass", "body_subtreemass", "body_inertia"):
+            rows = self._expanded(name)
+            rows[sims, body] = rows[sims, body] * mass.reshape(-1, *[1] * (rows.ndim - 2))
+        for name, part in (("body_invweight0", body), ("dof_invweight0", dofs)):
+            rows = self._expanded(name)
+            rows[sims, part] = rows[sims, part] / mass[:, None]
+        rows = self._expanded("dof_M0")
+        rows[sims, dofs] = rows[sims, dofs] * mass[:, None]
+        self._expanded("geom_friction")[sims[:, None], geoms[None], 0] = friction[:, None]
+
+    def _expanded(self, name: str) -> np.ndarray:
+        if name not in self._rows:
+            self._rows[name] = self._batch.expand(name)
+            base = getattr(self.model, name)
+            self.scene.object_fields[name] = np.broadcast_to(
+                base, (len(self.scene.object_names), *base.shape)
+            )
+        return self._rows[name]
+
+    def _host_forward(
+        self,
+        mask: np.ndarray,
+        object_id: np.ndarray,
+        params: np.ndarray,
+        qpos: np.ndarray,
+        qvel: np.ndarray,
+    ) -> tuple[np.ndarray, ...]:
+        """Derived quantities at a given state for the simulations in `mask`, no contact forces."""
+        with self._lock:
+            ids = np.flatnonzero(np.asarray(mask)).astype(np.int32)
+            self._load_objects(ids, np.asarray(object_id)[ids], np.asarray(params)[ids])
+            self._qpos[ids], self._qvel[ids] = np.asarray(qpos)[ids], np.asarray(qvel)[ids]
+            self._batch.forward(ids, stage=mujoco.mjtStage.mjSTAGE_VEL.value)
+            out = self._read(np.ones(self.num_envs, bool))
+            for forces in out[7:11]:
+                forces[...] = 0
+            return out
+
+    def _host_step(
+        self,
+        object_id: np.ndarray,
+        params: np.ndarray,
+        qpos: np.ndarray,
+        qvel: np.ndarray,
+        warmstart: np.ndarray,
+        ctrl: np.ndarray,
+        wrench: np.ndarray,
+    ) -> tuple[np.ndarray, ...]:
+        with self._lock:
+            self._load_objects(
+                np.arange(self.num_envs, dtype=np.int32), np.asarray(object_id), np.asarray(params)
+            )
+            self._qpos[:], self._qvel[:] = qpos, qvel
+            self._warmstart[:], self._ctrl[:] = warmstart, ctrl
+            alive = np.ones(self.num_envs, bool)
+            stage = mujoco.mjtStage.mjSTAGE_VEL.value
+            try:
+                if self._wrench_base:
+                    self._wrench_steps(np.asarray(wrench))
+                else:
+                    self._batch.step(nstep=self.physics.substeps, stage=stage)
+            except mujoco.batch.SimulationError as error:
+                alive[error.ids] = False
+            alive &= np.isfinite(self._batch.state).all(1)
+            with np.errstate(invalid="ignore"):
+                alive &= (np.abs(self._qvel) < _MAX_SPEED).all(1)
+                alive &= (np.abs(self._qpos) < _MAX_POSITION).all(1)
+            if not alive.all():
+                self._quarantine(~alive, object_id, qpos, qvel, warmstart, ctrl)
+            return self._read(alive)
+
+    def _quarantine(
+        self,
+        dead: np.ndarray,
+        object_id: np.ndarray,
+        qpos: np.ndarray,
+        qvel: np.ndarray,
+        warmstart: np.ndarray,
+        ctrl: np.ndarray,
+    ) -> None:
+        """Log diverged simulations and put them back to their last finite position, at rest."""
+        ids = np.flatnonzero(dead).astype(np.int32)
+        for i in ids:
+            self.divergences.add(
+                object_id=object_id[i], qpos=qpos[i], qvel=qvel[i], ctrl=ctrl[i]
+            )
+        self._qpos[ids] = np.nan_to_num(np.asarray(qpos)[ids])
+        self._qvel[ids], self._warmstart[ids] = 0, 0
+        self._batch.forward(ids, stage=mujoco.mjtStage.mjSTAGE_VEL.value)
+
+    def _wrench_steps(self, wrench: np.ndarray) -> None:
+        """Substeps under PhysX link damping c: drag -c m v on every link, and external wrench
+        scaled by 1 - c dt (facts measured on PhysX 5; docs/decisions.md)."""
+        c = min(LINK_DAMPING, 1 / self.physics.timestep)
+        bodies, model = self._hand_bodies, self.model
+        mass = model.body_mass[bodies][None, :, None]
+        inertia = model.body_inertia[bodies]
+        stage = mujoco.mjtStage.mjSTAGE_VEL.value
+        self._batch.forward(stage=stage)
+        for _ in range(self.physics.substeps):
+            angular, linear = self._body_velocity(bodies, self._xipos[:, bodies])
+            rot = self._ximat[:, bodies].reshape(self.num_envs, -1, 3, 3)
+            local = np.einsum("nbji,nbj->nbi", rot, angular) * inertia
+            self._xfrc[:] = 0
+            self._xfrc[:, bodies, :3] = -c * mass * linear
+            self._xfrc[:, bodies, 3:] = -c * np.einsum("nbij,nbj->nbi", rot, local)
+            self._xfrc[:, self._palm] += (1 - c * self.physics.timestep) * wrench
+            self._batch.step(nstep=1, stage=stage)
+
+    def _body_velocity(
+        self, bodies: np.ndarray, point: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Angular velocity of `bodies` and linear velocity of a world point on each, (N, b, 3)."""
+        angular, linear = self._cvel[:, bodies, :3], self._cvel[:, bodies, 3:]
+        root = self.model.body_rootid[bodies]
+        return angular, linear + np.cross(angular, point - self._com[:, root])
+
+    def _read(self, alive: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Copies of everything in SimState after its object id and parameters."""
+        ids, f32 = self.scene.body_ids, np.float32
+        angular, linear = self._body_velocity(ids, self._xpos[:, ids])
+        sensor, part = self._sensor.astype(f32), self._sensor_slices
+        fingers = self.scene.hand.finger_names
+        # MuJoCo reports the force of the first named object on the second.
+        force = -np.stack([sensor[:, part[f"force_{f}"]] for f in fingers], 1)
+        wrench = np.stack([sensor[:, part[f"wrench_{f}"]] for f in fingers], 1)
+        table = np.linalg.norm(sensor[:, part["force_table"]], axis=1)
+        return (
+            self._qpos.astype(f32),
+            self._qvel.astype(f32),
+            self._warmstart.astype(f32),
+            self._xpos[:, ids].astype(f32),
+            self._xquat[:, ids].astype(f32),
+            linear.astype(f32),
+            angular.astype(f32),
+            force,
+            wrench,
+            table,
+            self._force[:, self.scene.finger_qvel].astype(f32),
+            alive,
+        )

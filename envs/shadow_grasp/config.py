@@ -1,0 +1,110 @@
+"""Configuration of the grasp task: what may be set from the command line, with its unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dexjax.sim.scene import SceneConfig
+
+
+@dataclass(frozen=True)
+class ActionConfig:
+    """How 24 numbers in [-1, 1] move the hand (servoed base)."""
+
+    base_speed: tuple[float, float] = (0.8, 2.0)
+    """Fastest motion of the base target, m/s and rad/s."""
+    base_lead: tuple[float, float] = (0.05, 0.25)
+    """How far the base target may run ahead of the hand, m and rad."""
+    workspace: tuple[float, float] = (0.4, 0.6)
+    """Base target stays within |x|, |y| <= first and 0 <= z <= second, m."""
+    angle_limit: tuple[float, float] = (1.6, 0.9)
+    """Largest base yaw, and pitch and roll, rad."""
+    finger_smoothing: float = 0.3
+    """Share of the way to the new finger target taken per step."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Weights of the reward terms per control step (before `scale`)."""
+
+    scale: float = 0.2
+    """Factor on the whole reward."""
+    reach_thumb: float = 0.12
+    """Thumb tip near the object surface: exp(-d / 4 cm)."""
+    reach_fingers: float = 0.045
+    """Each other fingertip near the surface: exp(-d / 4 cm)."""
+    reach_palm: float = 0.2
+    """Grasp centre near the surface: exp(-d / 5 cm)."""
+    touch_thumb: float = 0.1
+    """Thumb in contact."""
+    touch_finger: float = 0.04
+    """Each other finger in contact."""
+    grip: float = 0.1
+    """Thumb and another finger in contact, grasp centre within 8 cm."""
+    squeeze: float = 0.3
+    """Opposing force of thumb and fingers, saturating at 4 N."""
+    lift: float = 1.0
+    """Height gained, up to the goal height, while gripping; overshoot is penalised."""
+    approach_goal: float = 3.0
+    """Closeness of object and goal, linear, while gripping."""
+    velocity_to_goal: float = 0.4
+    """Base velocity towards the goal while gripping, saturating at 0.3 m/s."""
+    goal: float = 1.5
+    """exp(-distance / 6 cm) while gripping and off the table."""
+    success: float = 1.5
+    """Object within the success radius; 0.3 of it without a grip."""
+    action: float = 0.003
+    """Penalty on the squared action."""
+    object_speed: float = 0.01
+    """Penalty where the object moves faster than 2 m/s."""
+
+
+@dataclass(frozen=True)
+class ResetConfig:
+    """Where an episode starts."""
+
+    object_xy: float = 0.04
+    """Object position drawn from +- this around the origin, m."""
+    hand_xy: float = 0.01
+    """Grasp centre drawn from +- this around the origin, m."""
+    hand_height: float = 0.28
+    """Height of the grasp centre above the table, m."""
+    hand_angle: float = 0.05
+    """Base angles drawn from +- this, rad."""
+    mass_range: tuple[float, float] = (1.0, 1.0)
+    """Factor on the object's mass, drawn log-uniformly per episode."""
+    friction_range: tuple[float, float] = (1.0, 1.0)
+    """Friction coefficient of the object, drawn uniformly per episode."""
+
+
+@dataclass(frozen=True)
+class ShadowGraspConfig:
+    """Reach for an object on a table, lift it and hold it at a goal."""
+
+    variant: Literal["servo", "unidexgrasp"] = "servo"
+    """Task definition: our own with a servoed base, or UniDexGrasp++'s."""
+    physics: str = "fast"
+    """Physics preset while training; evaluation always uses `reference`."""
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    """Hand, base and table."""
+    episode_length: int = 90
+    """Control steps of an episode."""
+    goal_height: float = 0.2
+    """Goal above the object's start, m."""
+    success_radius: float = 0.05
+    """Object origin counts as at the goal within this distance, m."""
+    hold_seconds: float = 1.0
+    """`success_held`: at the goal for all of the last seconds of the episode, s."""
+    base_policy: Literal["none", "scripted", "policy"] = "none"
+    """Base action to which the learned one is added."""
+    base_checkpoint: str = ""
+    """Run folder of the frozen policy where `base_policy` is policy."""
+    residual_scale: float = 1.0
+    """Factor on the learned action where there is a base action."""
+    action: ActionConfig = field(default_factory=ActionConfig)
+    """Action mapping."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """Reward weights."""
+    reset: ResetConfig = field(default_factory=ResetConfig)
+    """Initial states."""

@@ -1,0 +1,277 @@
+"""The grasp environment: episodes, success, resets; the task variant supplies the rest."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dexjax.core.rotations import quat_from_yaw, quat_mul
+from dexjax.objects.bank import ObjectBank
+from dexjax.objects.sampler import ObjectSampler
+from dexjax.rl.env import EnvState
+from dexjax.sim.scene import Scene
+from dexjax.sim.types import Engine, SimState
+from envs.shadow_grasp.config import ShadowGraspConfig
+from envs.shadow_grasp.features import compute_features
+from envs.shadow_grasp.script import ScriptConfig, scripted_action
+from envs.shadow_grasp.servo import ServoTask, ServoVariant
+
+_LIFTED = 0.05  # m above the start
+_OUT_OF_REACH = 0.5  # m from the start, horizontally
+_DROP = 0.05  # m below the highest point reached
+
+
+@struct.dataclass
+class Episode:
+    """What the environment remembers of the running episodes."""
+
+    step: jax.Array  # (B,) int32 control steps done
+    goal: jax.Array  # (B, 3)
+    start: jax.Array  # (B, 3) object position at reset
+    inside: jax.Array  # (B,) int32 consecutive steps at the goal
+    highest: jax.Array  # (B,) m above the start
+    task: ServoTask
+    sampler: object
+
+
+class ShadowGrasp:
+    """`num_envs` grasp episodes; see `dexjax.rl.env.Env`.
+
+    `stagger` starts the first episodes at random steps, so that resets spread over time; leave it
+    off to measure.
+    """
+
+    def __init__(
+        self,
+        cfg: ShadowGraspConfig,
+        scene: Scene,
+        bank: ObjectBank,
+        sampler: ObjectSampler,
+        engine: Engine,
+        *,
+        control_dt: float,
+        stagger: bool = True,
+    ) -> None:
+        self.cfg, self.scene, self.bank, self.engine = cfg, scene, bank, engine
+        self.sampler, self.stagger = sampler, stagger
+        self.num_envs = engine.num_envs
+        self.variant = ServoVariant(cfg, scene, bank, control_dt)
+        self.action_size = self.variant.action_size
+        self.observation_sizes = self.variant.observation_sizes
+        self.episode_length = cfg.episode_length
+        self.hold_steps = round(cfg.hold_seconds / control_dt)
+        self.control_dt = control_dt
+        self.script = ScriptConfig()
+
+    # --- contract ---------------------------------------------------------------------------
+
+    def reset(self, key: jax.Array, object_id: jax.Array | None = None) -> EnvState:
+        """Fresh episodes in all environments, of given objects (B,) or of sampled ones."""
+        key, k_object, k_pose, k_step = jax.random.split(key, 4)
+        sampler = self.sampler.init()
+        if object_id is None:
+            object_id = self.sampler.sample(sampler, k_object, (self.num_envs,))
+        qpos, qvel, params = self._initial_state(k_pose, object_id)
+        sim = self.engine.init(object_id, qpos, qvel, params)
+        episode = self._start(sim, sampler)
+        if self.stagger:
+            step = jax.random.randint(k_step, (self.num_envs,), 0, self.episode_length)
+            episode = episode.replace(step=step)
+        zeros = jnp.zeros(self.num_envs)
+        obs = self._observe(episode, sim)
+        names = self._reward(episode, sim)
+        return EnvState(
+            obs=obs,
+            final_obs=obs,
+            reward=zeros,
+            done=zeros > 0,
+            truncated=zeros > 0,
+            terms={k: zeros for k in names},
+            metrics=self._metrics(sim, episode),
+            episode=self._empty_result(object_id),
+            task=episode,
+            sim=sim,
+            key=key,
+        )
+
+    def step(self, state: EnvState, action: jax.Array) -> EnvState:
+        """One control step; ended episodes are replaced by fresh ones in the same call."""
+        key, k_object, k_pose = jax.random.split(state.key, 3)
+        action = self._combine(state, jnp.clip(action, -1.0, 1.0))
+        task, control = self.variant.control(state.task.task, state.sim, action)
+        sim = self.engine.step(state.sim, control)
+
+        episode = self._advance(state.task.replace(task=task), sim)
+        terms = self._reward(episode, sim)
+        terms = {k: jnp.where(sim.finite, v, 0.0) for k, v in terms.items()}
+        reward = jnp.sum(jnp.stack(list(terms.values())), 0)
+        result = self._result(state.episode, episode, sim, reward)
+        timeout = episode.step >= self.episode_length
+        done = timeout | ~sim.finite
+        final_obs = self._observe(episode, sim)
+
+        sampler = self.sampler.update(
+            episode.sampler, sim.object_id, result["success_end"] > 0.5, done
+        )
+        episode = episode.replace(sampler=sampler)
+        metrics = self._metrics(sim, episode)
+
+        def restart(_: None) -> tuple[SimState, Episode, dict[str, jax.Array]]:
+            object_id = self.sampler.sample(sampler, k_object, (self.num_envs,))
+            qpos, qvel, params = self._initial_state(k_pose, object_id)
+            fresh_sim = self.engine.reset_where(sim, done, object_id, qpos, qvel, params)
+            fresh = self._start(fresh_sim, sampler)
+            mixed = jax.tree.map(
+                lambda a, b: jnp.where(done.reshape(-1, *[1] * (a.ndim - 1)), a, b),
+                fresh.replace(sampler=None),
+                episode.replace(sampler=None),
+            ).replace(sampler=sampler)
+            return fresh_sim, mixed, self._observe(mixed, fresh_sim)
+
+        sim, episode, obs = jax.lax.cond(
+            done.any(), restart, lambda _: (sim, episode, final_obs), None
+        )
+        return EnvState(
+            obs=obs,
+            final_obs=final_obs,
+            reward=reward,
+            done=done,
+            truncated=timeout & done & (metrics["finite"] > 0.5),
+            terms=terms,
+            metrics=metrics,
+            episode=result,
+            task=episode,
+            sim=sim,
+            key=key,
+        )
+
+    # --- parts ------------------------------------------------------------------------------
+
+    def _combine(self, state: EnvState, action: jax.Array) -> jax.Array:
+        """Base action + scale x learned action, or the learned action alone."""
+        if self.cfg.base_policy == "none":
+            return action
+        base = self.base_action(state)
+        return jnp.clip(base + self.cfg.residual_scale * action, -1.0, 1.0)
+
+    def base_action(self, state: EnvState) -> jax.Array:
+        """The scripted action (B, 24) in this state."""
+        episode = state.task
+        return scripted_action(
+            compute_features(state.sim, self.scene.hand, self.bank),
+            episode.task.base_target,
+            state.sim.qpos[:, :6],
+            episode.goal,
+            episode.step,
+            self.scene.hand,
+            self.variant.base_vmax * self.control_dt,
+            self.cfg.scene.table_height,
+            self.script,
+        )
+
+    def _initial_state(
+        self, key: jax.Array, object_id: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """qpos (B, nq), qvel (B, nv) and object parameters (B, 2) of new episodes."""
+        reset, bank, num = self.cfg.reset, self.bank, self.num_envs
+        k_pose, k_yaw, k_xy, k_hand, k_mass, k_friction = jax.random.split(key, 6)
+        pose = jax.random.categorical(k_pose, jnp.log(bank.stable_probability[object_id]))
+        rest = bank.stable_quat[object_id, pose]
+        yaw = jax.random.uniform(k_yaw, (num,), minval=-jnp.pi, maxval=jnp.pi)
+        quat = quat_mul(quat_from_yaw(yaw), rest)
+        height = bank.stable_height[object_id, pose] + self.cfg.scene.table_height + 1e-3
+        xy = jax.random.uniform(k_xy, (num, 2), minval=-reset.object_xy, maxval=reset.object_xy)
+        base, fingers = self.variant.hand_start(k_hand, num)
+
+        scene = self.scene
+        qpos = jnp.zeros((num, scene.model.nq))
+        qpos = qpos.at[:, : scene.base_dof].set(base)
+        qpos = qpos.at[:, scene.finger_qpos].set(fingers)
+        at = scene.object_qpos
+        qpos = qpos.at[:, at : at + 2].set(xy).at[:, at + 2].set(height)
+        qpos = qpos.at[:, at + 3 : at + 7].set(quat)
+        qvel = jnp.zeros((num, scene.model.nv))
+        low, high = jnp.log(jnp.asarray(reset.mass_range))
+        mass = jnp.exp(jax.random.uniform(k_mass, (num,), minval=low, maxval=high))
+        low, high = reset.friction_range
+        friction = jax.random.uniform(k_friction, (num,), minval=low, maxval=high)
+        return qpos, qvel, jnp.stack([mass, friction], 1)
+
+    def _start(self, sim: SimState, sampler: object) -> Episode:
+        zero = jnp.zeros(self.num_envs, jnp.int32)
+        start = sim.body_pos[:, -1]
+        return Episode(
+            step=zero,
+            goal=start + jnp.array([0.0, 0.0, self.cfg.goal_height]),
+            start=start,
+            inside=zero,
+            highest=jnp.zeros(self.num_envs),
+            task=self.variant.start(sim.qpos[:, : self.scene.base_dof]),
+            sampler=sampler,
+        )
+
+    def _advance(self, episode: Episode, sim: SimState) -> Episode:
+        position = sim.body_pos[:, -1]
+        at_goal = jnp.linalg.norm(episode.goal - position, axis=-1) <= self.cfg.success_radius
+        height = position[:, 2] - episode.start[:, 2]
+        return episode.replace(
+            step=episode.step + 1,
+            inside=jnp.where(at_goal, episode.inside + 1, 0),
+            highest=jnp.maximum(episode.highest, height),
+        )
+
+    def _reward(self, episode: Episode, sim: SimState) -> dict[str, jax.Array]:
+        return self.variant.reward(episode.task, sim, episode.goal, episode.start[:, 2])
+
+    def _observe(self, episode: Episode, sim: SimState) -> dict[str, jax.Array]:
+        phase = 2.0 * episode.step / self.episode_length - 1.0
+        return self.variant.observe(episode.task, sim, episode.goal, phase)
+
+    def _metrics(self, sim: SimState, episode: Episode) -> dict[str, jax.Array]:
+        """Diagnostics of this step, each (B,)."""
+        features = compute_features(sim, self.scene.hand, self.bank)
+        position = sim.body_pos[:, -1]
+        return {
+            "grip": features.grip.astype(jnp.float32),
+            "at_goal": (episode.inside > 0).astype(jnp.float32),
+            "height": position[:, 2] - episode.start[:, 2],
+            "goal_distance": jnp.linalg.norm(episode.goal - position, axis=-1),
+            "finite": sim.finite.astype(jnp.float32),
+        }
+
+    def _empty_result(self, object_id: jax.Array) -> dict[str, jax.Array]:
+        zeros = jnp.zeros(self.num_envs)
+        names = ("success_any", "success_end", "success_held", "lifted", "dropped")
+        names += ("out_of_reach", "table_contact", "diverged", "return", "length")
+        return {k: zeros for k in names} | {"object_id": object_id}
+
+    def _result(
+        self, last: dict[str, jax.Array], episode: Episode, sim: SimState, reward: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Episode statistics so far; final where the episode is done. Each (B,) float32."""
+        first = episode.step == 1
+        old = {k: jnp.where(first, 0.0, v) for k, v in last.items() if k != "object_id"}
+        position = sim.body_pos[:, -1]
+        height = position[:, 2] - episode.start[:, 2]
+        away = jnp.linalg.norm((position - episode.start)[:, :2], axis=-1)
+        at_goal = episode.inside > 0
+
+        def latch(name: str, now: jax.Array) -> jax.Array:
+            return jnp.maximum(old[name], now.astype(jnp.float32))
+
+        return {
+            "success_any": latch("success_any", at_goal),
+            "success_end": at_goal.astype(jnp.float32),
+            "success_held": (episode.inside >= self.hold_steps).astype(jnp.float32),
+            "lifted": latch("lifted", height > _LIFTED),
+            "dropped": (
+                (episode.highest > _LIFTED) & (height < episode.highest - _DROP) & ~at_goal
+            ).astype(jnp.float32),
+            "out_of_reach": (away > _OUT_OF_REACH).astype(jnp.float32),
+            "table_contact": latch("table_contact", sim.table_force > 1.0),
+            "diverged": latch("diverged", ~sim.finite),
+            "return": old["return"] + reward,
+            "length": episode.step.astype(jnp.float32),
+            "object_id": sim.object_id,
+        }
