@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from dexjax.rl.env import EnvState
+from dexjax.rl.ppo import PPOConfig
+from dexjax.rl.registry import EnvSpec, Preset, TrainConfig
 
 DT = 0.1  # s
 GOAL_RADIUS = 0.1  # m
@@ -111,3 +113,23 @@ class PointMassEnv:
             "policy": jnp.concatenate([sim.pos, sim.vel, sim.goal], -1),
             "privileged": sim.goal - sim.pos,
         }
+
+
+def _make(
+    config: PointMassConfig, *, num_envs: int, engine: str, objects: str, seed: int
+) -> PointMassEnv:
+    return PointMassEnv(config, num_envs)
+
+
+_LEARNER = PPOConfig(actor_hidden=(64, 64), critic_hidden=(64, 64), reward_scale=0.2)
+
+spec = EnvSpec(
+    presets={
+        "quick": Preset(
+            env=PointMassConfig(),
+            ppo=_LEARNER,
+            train=TrainConfig(num_envs=64, best_metric="success_end"),
+        )
+    },
+    make=_make,
+)

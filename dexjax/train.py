@@ -1,0 +1,384 @@
+"""Train a policy: `python -m dexjax.train --env shadow_grasp --preset quick`.
+
+A thin loop around `ppo.update`: settings, run folder, checkpoints, progress, signals, evaluation.
+"""
+
+from __future__ import annotations
+
+import time
+
+_PROCESS_START = time.monotonic()  # before the slow imports: `--max-minutes` counts from here
+
+import argparse  # noqa: E402
+import math  # noqa: E402
+import shlex  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, Generic, TypeVar  # noqa: E402
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import tyro  # noqa: E402
+
+from dexjax.core import checkpoint, runs  # noqa: E402
+from dexjax.core.config import first_difference, to_plain  # noqa: E402
+from dexjax.core.errors import ConfigError, DataError, DexjaxError, unknown_name  # noqa: E402
+from dexjax.core.progress import MetricsLog, ProgressDisplay  # noqa: E402
+from dexjax.rl import ppo  # noqa: E402
+from dexjax.rl.env import Env  # noqa: E402
+from dexjax.rl.registry import EnvSpec, TrainConfig, find_env, find_preset  # noqa: E402
+from dexjax.rl.trained import RunSettings, read_settings, write_settings  # noqa: E402
+
+_DEFAULT_ENV, _DEFAULT_PRESET = "shadow_grasp", "quick"
+
+# Settings that a resumed run may change: limits and bookkeeping, nothing that it computes with.
+_CHANGEABLE = (
+    "max_minutes",
+    "max_steps",
+    "eval_reserve_seconds",
+    "evaluate",
+    "checkpoint_seconds",
+    "keep_checkpoints",
+    "best_metric",
+)
+
+Task = TypeVar("Task")
+
+
+@dataclass(frozen=True)
+class Command(Generic[Task]):
+    """Train a policy with PPO, evaluate it, and leave everything in a run folder.
+
+    Defaults below are those of the chosen --env and --preset; give these two first to see others.
+    """
+
+    task: Task
+    """Settings of the environment."""
+    ppo: ppo.PPOConfig
+    """Settings of the learner."""
+    train: tyro.conf.OmitArgPrefixes[TrainConfig]
+    env: str = _DEFAULT_ENV
+    """Environment: a name from the entry-point group `dexjax.envs`, or module:attribute."""
+    preset: str = _DEFAULT_PRESET
+    """Named settings of that environment."""
+    run_dir: Path | None = None
+    """Folder for results; default: a dated folder under runs/."""
+    resume: Path | None = None
+    """Continue the run in this folder; only limits may be changed."""
+
+
+def main(argv: Sequence[str] | None = None, start: float | None = None) -> int:
+    """Command line entry; returns the exit code (2: unusable input, 130/143: stopped by signal)."""
+    start = time.monotonic() if start is None else start
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        spec, settings, run_dir, resumed = parse(argv)
+        command = shlex.join(["python", "-m", "dexjax.train", *argv])
+        return run(spec, settings, run_dir, resumed=resumed, start=start, command=command)
+    except DexjaxError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except OSError as e:
+        if not checkpoint.is_storage_failure(e):
+            raise
+        print(f"error: cannot write {e.filename or 'a file'}: {e.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped by SIGINT", file=sys.stderr)
+        return 130
+
+
+def parse(argv: Sequence[str]) -> tuple[EnvSpec, RunSettings, Path | None, bool]:
+    """Environment, settings, run folder (None: choose one) and whether to resume.
+
+    Two stages: --env, --preset and --resume choose the defaults from which the rest is typed.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--env")
+    first.add_argument("--preset")
+    first.add_argument("--resume", type=Path)
+    chosen, _ = first.parse_known_args(argv)
+
+    stored = None
+    if chosen.resume is not None:
+        spec, stored = read_settings(chosen.resume)
+        base = stored
+    else:
+        env, preset = chosen.env or _DEFAULT_ENV, chosen.preset or _DEFAULT_PRESET
+        spec = find_env(env)
+        found = find_preset(spec, preset)
+        base = RunSettings(env, preset, task=found.env, ppo=found.ppo, train=found.train)
+
+    command = tyro.cli(
+        Command[type(base.task)],  # type: ignore[misc]
+        args=list(argv),
+        prog="python -m dexjax.train",
+        default=Command(base.task, base.ppo, base.train, base.env, base.preset),
+    )
+    settings = RunSettings(command.env, command.preset, command.task, command.ppo, command.train)
+    if stored is None:
+        return spec, settings, command.run_dir, False
+    _check_unchanged(chosen.resume, to_plain(stored), to_plain(settings))
+    if command.run_dir not in (None, chosen.resume):
+        raise ConfigError("--run-dir: a resumed run stays in its folder; leave this option out")
+    return spec, settings, chosen.resume, True
+
+
+def run(
+    spec: EnvSpec,
+    settings: RunSettings,
+    run_dir: Path | None,
+    *,
+    resumed: bool,
+    start: float,
+    command: str,
+) -> int:
+    """Train until a limit or a signal, save, evaluate. Returns the exit code."""
+    cfg = settings.train
+    _check_limits(cfg)
+    if not resumed:
+        name = f"{settings.env.replace(':', '.')}_{settings.preset}_seed{cfg.seed}"
+        run_dir = runs.new_run_dir(run_dir, name)
+    assert run_dir is not None
+    write_settings(run_dir, settings)
+    runs.record_start(run_dir, command, cfg.seed)
+
+    env = spec.make(
+        settings.task,
+        num_envs=cfg.num_envs,
+        engine=cfg.engine,
+        objects=cfg.objects,
+        seed=cfg.seed,
+    )
+    title = f"{settings.env} / {settings.preset}"
+    with ProgressDisplay(title) as display:
+        if hasattr(env, "report"):
+            display.message(env.report())
+        stopped_by = _train(env, settings, run_dir, resumed, start, display)
+        last = checkpoint.latest(run_dir / "checkpoints")
+        if stopped_by is not None:
+            name = signal.Signals(stopped_by).name
+            display.message(
+                f"stopped by {name}; saved {last}. Continue with:\n"
+                f"python -m dexjax.train --resume {shlex.quote(str(run_dir))}"
+            )
+    interrupted = False
+    if stopped_by is None and cfg.evaluate:
+        from dexjax.evaluate import evaluate_run
+
+        try:
+            evaluate_run(run_dir)
+        except KeyboardInterrupt:
+            interrupted = True
+            print("evaluation stopped by SIGINT; the trained policy is saved")
+    print(run_dir)
+    print(f"python -m dexjax.evaluate {shlex.quote(str(run_dir))}", flush=True)
+    if stopped_by is not None:
+        return 128 + stopped_by
+    return 130 if interrupted else 0
+
+
+def _train(
+    env: Env,
+    settings: RunSettings,
+    run_dir: Path,
+    resumed: bool,
+    start: float,
+    display: ProgressDisplay,
+) -> int | None:
+    """The loop. Returns the signal that ended it, None if a limit did. Saves in any case."""
+    cfg = settings.train
+    steps_per_update = settings.ppo.rollout_length * env.num_envs
+    state, elapsed_before = _initial_state(env, settings, run_dir, resumed, display)
+    iteration = first = int(state.iteration)
+    if cfg.best_metric not in state.stats.total:
+        raise unknown_name("statistic for --best-metric", cfg.best_metric, state.stats.total)
+
+    def elapsed() -> float:
+        return elapsed_before + time.monotonic() - start
+
+    def save() -> None:
+        score = float(state.stats.total[cfg.best_metric] / jnp.maximum(state.stats.count, 1.0))
+        enough = float(state.stats.count) >= 0.5 * settings.ppo.stats_window
+        checkpoint.save(
+            run_dir / "checkpoints",
+            iteration,
+            state,
+            metadata={
+                "config": to_plain(settings),
+                "env": describe(env),
+                "versions": runs.versions(),
+                "env_steps": iteration * steps_per_update,
+                "elapsed_seconds": elapsed(),
+            },
+            score=score if enough else None,
+            keep=cfg.keep_checkpoints,
+        )
+
+    if _progress(cfg, iteration * steps_per_update, elapsed()) >= 1 and resumed:
+        display.message("this run has reached its limits; raise --max-minutes or --max-steps")
+    log = MetricsLog(run_dir, iteration)
+    saved_at = -math.inf
+    update_seconds = 0.0  # of a typical update, running mean
+    scalars: dict[str, float] = {}
+    with _Signals() as stop:
+        while True:
+            env_steps = iteration * steps_per_update
+            fraction = _progress(cfg, env_steps, elapsed())
+            no_time = _progress(cfg, env_steps, elapsed() + update_seconds) >= 1
+            finished = no_time or stop.received is not None
+            if finished or time.monotonic() - saved_at >= cfg.checkpoint_seconds:
+                save()
+                saved_at = time.monotonic()
+            if finished:
+                break
+            before, sim_before = time.monotonic(), getattr(env, "sim_seconds", math.nan)
+            state, metrics = ppo.update(env, settings.ppo, state, jnp.float32(fraction))
+            scalars = {k: float(v) for k, v in jax.device_get(metrics).items()}
+            seconds = time.monotonic() - before
+            simulated = getattr(env, "sim_seconds", math.nan) - sim_before
+            if iteration == first + 1:
+                update_seconds = 0.0  # the first update was mostly compilation
+            update_seconds += (seconds - update_seconds) * (0.1 if update_seconds else 1.0)
+            iteration += 1
+            env_steps += steps_per_update
+            rate = steps_per_update / update_seconds
+            scalars |= {
+                "time/progress": min(_progress(cfg, env_steps, elapsed()), 1.0),
+                "time/elapsed_seconds": elapsed(),
+                "time/eta_seconds": _seconds_left(cfg, env_steps, elapsed(), rate),
+                "time/env_steps": float(env_steps),
+                "time/update_seconds": seconds,
+                "time/steps_per_second": rate,
+                "time/simulation_fraction": simulated / seconds,
+            }
+            log.append(iteration, env_steps, scalars)
+            display.update(scalars)
+        if scalars:
+            display.update(scalars, last=True)
+        log.close()
+    return stop.received
+
+
+def _initial_state(
+    env: Env, settings: RunSettings, run_dir: Path, resumed: bool, display: ProgressDisplay
+) -> tuple[ppo.TrainState, float]:
+    """Fresh or restored state, and the seconds that the run has already used."""
+    key = jax.random.key(settings.train.seed)
+    path = checkpoint.latest(run_dir / "checkpoints") if resumed else None
+    if path is None:
+        if resumed:
+            display.message(f"{run_dir} has no checkpoint yet: starting from the beginning")
+        return ppo.init(key, env, settings.ppo), 0.0
+    metadata = checkpoint.read_metadata(path)
+    _check_unchanged(path, metadata["config"], to_plain(settings))
+    difference = first_difference(metadata["env"], describe(env))
+    if difference:
+        field, saved, here = difference
+        raise DataError(f"checkpoint {path}: env.{field} is {saved!r}, but here it is {here!r}")
+    like = jax.eval_shape(lambda: ppo.init(key, env, settings.ppo))
+    display.message(f"continuing from {path}")
+    return checkpoint.restore(path, like), float(metadata["elapsed_seconds"])
+
+
+def describe(env: Env) -> dict[str, Any]:
+    """What a checkpoint depends on: sizes, and the hand and objects if the environment has any."""
+    return {
+        "hand": getattr(env, "hand", None),
+        "objects": to_plain(getattr(env, "objects", None)),
+        "observation_sizes": dict(env.observation_sizes),
+        "action_size": env.action_size,
+        "num_envs": env.num_envs,
+        "episode_length": env.episode_length,
+    }
+
+
+class _Signals:
+    """Remembers SIGINT or SIGTERM while active; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, _frame: object) -> None:
+        self.received = number
+        for n, handler in self._previous.items():
+            signal.signal(n, handler)
+        print(f"\n{signal.Signals(number).name}: finishing this update, then saving", flush=True)
+
+
+def _progress(cfg: TrainConfig, env_steps: int, elapsed: float) -> float:
+    """Part of the run that is over: the larger of the step and the time fraction."""
+    fraction = 0.0
+    if cfg.max_steps is not None:
+        fraction = env_steps / cfg.max_steps
+    if cfg.max_minutes is not None:
+        fraction = max(fraction, elapsed / _time_budget(cfg))
+    return fraction
+
+
+def _time_budget(cfg: TrainConfig) -> float:
+    """Seconds for everything before the final evaluation."""
+    assert cfg.max_minutes is not None
+    return 60 * cfg.max_minutes - (cfg.eval_reserve_seconds if cfg.evaluate else 0.0)
+
+
+def _seconds_left(cfg: TrainConfig, env_steps: int, elapsed: float, rate: float) -> float:
+    """Time until the first limit is reached, NaN without limits."""
+    left = []
+    if cfg.max_steps is not None:
+        left.append((cfg.max_steps - env_steps) / rate)
+    if cfg.max_minutes is not None:
+        left.append(_time_budget(cfg) - elapsed)
+    return max(min(left), 0.0) if left else math.nan
+
+
+def _check_limits(cfg: TrainConfig) -> None:
+    checks: list[tuple[str, Callable[[Any], bool], str]] = [
+        ("num_envs", lambda v: v >= 1, "must be at least 1"),
+        ("max_steps", lambda v: v is None or v >= 1, "must be at least 1"),
+        ("max_minutes", lambda v: v is None or v > 0, "must be positive"),
+        ("checkpoint_seconds", lambda v: v >= 0, "must not be negative"),
+        ("keep_checkpoints", lambda v: v >= 1, "must be at least 1"),
+    ]
+    for field, holds, rule in checks:
+        value = getattr(cfg, field)
+        if not holds(value):
+            raise ConfigError(f"--{field.replace('_', '-')} {value}: {rule}")
+    if cfg.max_minutes is not None and _time_budget(cfg) <= 0:
+        raise ConfigError(
+            f"--max-minutes {cfg.max_minutes:g} leaves nothing beside --eval-reserve-seconds "
+            f"{cfg.eval_reserve_seconds:g}; raise the first, lower the second or --no-evaluate"
+        )
+
+
+def _check_unchanged(source: Path, stored: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise DataError if settings differ in more than what a resumed run may change."""
+
+    def fixed(plain: dict[str, Any]) -> dict[str, Any]:
+        train = {k: v for k, v in plain["train"].items() if k not in _CHANGEABLE}
+        return {**plain, "train": train}
+
+    difference = first_difference(fixed(stored), fixed(now))
+    if difference:
+        field, before, here = difference
+        raise DataError(
+            f"{source}: made with {field} = {before!r}, but {here!r} is asked for now; "
+            "leave it as it was, or start a new run without --resume"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(start=_PROCESS_START))
