@@ -204,7 +204,7 @@ def _repair(vertices: np.ndarray, faces: np.ndarray, where: str) -> MeshReading:
 
 
 def _fill_holes(mesh: trimesh.Trimesh, max_edges: int = 64) -> int:
-    """Close simple boundary loops whose span is small: at most a tenth of the object's size.
+    """Close missing triangles, and boundary loops that span at most a tenth of the object.
 
     Larger openings (a cup modelled as a sheet) are left: closing them would change the shape.
     """
@@ -233,7 +233,7 @@ def _fill_holes(mesh: trimesh.Trimesh, max_edges: int = 64) -> int:
             node = follow[node]
         if node != start or not 3 <= len(loop) <= max_edges:
             continue
-        if np.ptp(mesh.vertices[loop], axis=0).max() > limit:
+        if len(loop) > 3 and np.ptp(mesh.vertices[loop], axis=0).max() > limit:
             continue
         new_faces += [[loop[0], loop[i], loop[i + 1]] for i in range(1, len(loop) - 1)]
         holes += 1
