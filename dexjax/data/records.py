@@ -24,7 +24,7 @@ _ROTATION_KEYS = ("WRJRx", "WRJRy", "WRJRz")
 _TRANSLATION_KEYS = ("WRJTx", "WRJTy", "WRJTz")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RestPose:
     """An object lying on a table whose top is z = 0; the yaw is arbitrary."""
 
@@ -32,7 +32,7 @@ class RestPose:
     height: float  # of the mesh frame's origin above the table, m
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grasp:
     """One static grasp of one object.
 

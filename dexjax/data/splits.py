@@ -138,7 +138,7 @@ def split_leakage(train: Split, tests: Sequence[Split]) -> LeakageReport:
 def _leakage(train: Split, test: Split) -> SplitLeakage:
     codes = {entry.object_code for entry in train.entries}
     known = [parse_object_code(code) for code in codes]
-    instances = {code.instance for code in known}
+    instances = {code.instance for code in known if code.category}  # only those are hashes
     categories = {_category(code) for code in known} - {""}
     by_spelling = {_spelling(category): category for category in sorted(categories)}
 
@@ -149,8 +149,10 @@ def _leakage(train: Split, test: Split) -> SplitLeakage:
             same_entry.append(entry)
         elif entry.object_code in codes:
             same_mesh.append(entry)
-        elif parse_object_code(entry.object_code).instance in instances:
-            same_instance.append(entry)
+        else:
+            code = parse_object_code(entry.object_code)
+            if code.category and code.instance in instances:
+                same_instance.append(entry)
     leaking = {*same_entry, *same_mesh, *same_instance}
 
     tested = sorted({_category(parse_object_code(e.object_code)) for e in test.entries} - {""})

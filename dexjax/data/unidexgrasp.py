@@ -41,10 +41,10 @@ _SCALED_MESH = re.compile(r"decomposed_(\d{3})\.obj")
 
 def scale_code(scale: float) -> str:
     """The three digits that file names use for a scale: 0.06 -> "006"."""
-    code = f"{round(scale * 100):03d}"
-    if len(code) != 3 or abs(parse_scale_code(code) - scale) > 1e-6:
+    centimetres = scale * 100
+    if not (0 < centimetres < 1000 and abs(centimetres - round(centimetres)) < 1e-4):
         raise DataError(f"scale {scale}: file names hold whole centimetres up to 9.99 m only")
-    return code
+    return f"{round(centimetres):03d}"
 
 
 def parse_scale_code(code: str) -> float:
