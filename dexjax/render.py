@@ -137,7 +137,7 @@ def render(
         dx = (col + (row + 0.5) / supersample) / supersample
         dy = (row + (supersample - col - 0.5) / supersample) / supersample
         turn = 2 * np.pi * (k + 0.5) / count
-        light = KEY_LIGHT + 0.09 * np.array([np.cos(turn), np.sin(turn), 0.0]) * (count > 1)
+        light = KEY_LIGHT + 0.05 * np.array([np.cos(turn), np.sin(turn), 0.0]) * (count > 1)
         light = light / np.linalg.norm(light)
         origin, rays = camera.rays(width, height, dx, dy)
         total += scene.shade(origin, rays, light, ground, shadows, np.asarray(background))
@@ -223,35 +223,35 @@ def _geom_mesh(model: mujoco.MjModel, g: int) -> tuple[np.ndarray, np.ndarray] |
 # --- files ---------------------------------------------------------------------------------------
 
 
-def write_png(path: str | Path, image: np.ndarray, colours: int | None = None) -> None:
-    """Write an (H, W, 3) uint8 image; `colours` <= 256 makes a small palette file."""
-    picture = Image.fromarray(_checked(image))
-    if colours is not None:
-        picture = picture.quantize(colours, dither=Image.Dither.NONE)
-    picture.save(path, optimize=True)
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """Write an (H, W, 3) uint8 image."""
+    Image.fromarray(_checked(image)).save(path, format="PNG", optimize=True)
 
 
 def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float = 30.0) -> None:
     """Write equally large (H, W, 3) uint8 frames as H.264; odd sizes lose one row or column."""
     import imageio_ffmpeg
 
-    writer = None
-    for frame in frames:
-        frame = _checked(frame)
-        height, width = (s - s % 2 for s in frame.shape[:2])  # yuv420 needs even sizes
-        if writer is None:
-            size = (width, height)
-            writer = imageio_ffmpeg.write_frames(
-                str(path), size, fps=fps, codec="libx264", quality=7, macro_block_size=2,
-                ffmpeg_log_level="error",
-            )  # fmt: skip
-            writer.send(None)
-        if (width, height) != size:
-            raise DataError(f"{path}: frame of {width}x{height} after frames of {size}")
-        writer.send(np.ascontiguousarray(frame[:height, :width]))
+    writer, size = None, (0, 0)
+    try:
+        for frame in frames:
+            frame = _checked(frame)
+            height, width = (s - s % 2 for s in frame.shape[:2])  # yuv420 needs even sizes
+            if writer is None:
+                size = (width, height)
+                writer = imageio_ffmpeg.write_frames(
+                    str(path), size, fps=fps, codec="libx264", quality=7, macro_block_size=2,
+                    ffmpeg_log_level="error",
+                )  # fmt: skip
+                writer.send(None)
+            if (width, height) != size:
+                raise DataError(f"{path}: frame of {width}x{height} after frames of {size}")
+            writer.send(np.ascontiguousarray(frame[:height, :width]))
+    finally:
+        if writer is not None:
+            writer.close()
     if writer is None:
         raise DataError(f"{path}: no frames to write")
-    writer.close()
 
 
 def grid(
@@ -379,13 +379,20 @@ class _Scene:
 
 
 def _corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted mean, at each corner, of the faces around it that bend less than a crease."""
+    """Mean, at each corner, of the faces around it that bend less than a crease.
+
+    Weighted by the corner's angle: area weights would favour one side of thin triangles.
+    """
     _, weld = np.unique(np.round(vertices, 7), axis=0, return_inverse=True)
     shared = weld.ravel()[faces].ravel()  # (3F,) welded vertex of each corner
     edges = vertices[faces]
-    weighted = np.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0])
-    area = np.linalg.norm(weighted, axis=1, keepdims=True)
-    unit = weighted / np.maximum(area, 1e-30)
+    unit = np.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0])
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-30)
+    ahead, behind = np.roll(edges, -1, 1) - edges, np.roll(edges, 1, 1) - edges  # (F, 3, 3)
+    opening = np.arctan2(
+        np.linalg.norm(np.cross(ahead, behind), axis=-1), np.einsum("fci,fci->fc", ahead, behind)
+    )
+    weighted = (opening[..., None] * unit[:, None]).reshape(-1, 3)  # (3F, 3)
     order = np.argsort(shared, kind="stable")
     owner = order // 3  # face of each corner, grouped by vertex
     _, start, size = np.unique(shared[order], return_index=True, return_counts=True)
@@ -398,7 +405,7 @@ def _corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     normals = np.zeros((len(order), 3))
     for axis in range(3):
         normals[:, axis] = np.bincount(
-            first[near], weighted[owner[second[near]], axis], minlength=len(order)
+            first[near], weighted[order[second[near]], axis], minlength=len(order)
         )
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     normals = np.where(length > 1e-20, normals / np.maximum(length, 1e-20), unit[owner])

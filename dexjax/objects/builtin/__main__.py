@@ -38,7 +38,7 @@ def part_colours(shape: BuiltinShape) -> np.ndarray:
     return np.array(table)[shape.face_parts]
 
 
-def sheet(size: int = 256, instance: int = 0, columns: int = 6) -> np.ndarray:
+def sheet(size: int = 240, instance: int = 0, columns: int = 6) -> np.ndarray:
     """All categories in a labelled grid, (H, W, 3) uint8; unseen categories are marked with *."""
     images, names = [], []
     ordered = [*SEEN_CATEGORIES, *(c for c in CATEGORIES if c not in SEEN_CATEGORIES)]
@@ -46,7 +46,7 @@ def sheet(size: int = 256, instance: int = 0, columns: int = 6) -> np.ndarray:
         shape = make_shape(category, instance)
         mesh = RenderMesh(shape.vertices, shape.faces, part_colours(shape))
         flat = np.ptp(shape.vertices, axis=0)[2] < 0.075  # tools that lie: look from above
-        camera = frame_camera([mesh], azimuth=-65.0, elevation=42.0 if flat else 24.0)
+        camera = frame_camera([mesh], azimuth=-40.0 if flat else -65.0, elevation=52.0 if flat else 24.0, margin=1.16)
         ground = float(shape.vertices[:, 2].min())
         images.append(render([mesh], camera, size, size, ground=ground))
         names.append(category.replace("_", " ") + ("" if category in SEEN_CATEGORIES else " *"))
@@ -59,10 +59,10 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     draw = commands.add_parser("sheet", help="draw all categories into one PNG")
     draw.add_argument("out")
-    draw.add_argument("--size", type=int, default=256, help="pixels per object")
+    draw.add_argument("--size", type=int, default=240, help="pixels per object")
     draw.add_argument("--instance", type=int, default=0, help="instance number to draw")
     options = parser.parse_args(argv)
-    write_png(options.out, sheet(options.size, options.instance), colours=256)
+    write_png(options.out, sheet(options.size, options.instance))
     print(options.out)
 
 

@@ -169,7 +169,7 @@ def loft(rings, part, spans=None, closed: bool = False, tolerance: float = 2e-3)
 def vessel(outer, inner, parts, wedges: int, n: int = 36, linear=None) -> Solid:
     """Hollow body of revolution about z, open at the top.
 
-    outer: (K, 2) radius, z from the bottom's axis up to the rim; inner: (M, 2) from the rim down to
+    outer: (K, 2) radius, z from the bottom's axis up to the lip; inner: (M, 2) from the rim down to
     the axis of the cavity. parts: (outside, rim, inside). linear: (3, 3) map applied at the end.
     Pieces: a bottom and `wedges` wall segments, whose inner chords are moved outwards by half
     their sagitta so that they neither fill the cavity nor leave the inner wall bare.
@@ -177,7 +177,8 @@ def vessel(outer, inner, parts, wedges: int, n: int = 36, linear=None) -> Solid:
     outer, inner = np.asarray(outer, float), np.asarray(inner, float)
     profile = np.concatenate([outer, inner])
     outside, rim, inside = parts
-    names = [outside] * len(outer) + [rim] + [inside] * len(inner)
+    # `outer` ends with the lip, so the bands on both sides of its last ring are the rim.
+    names = [outside] * (len(outer) - 1) + [rim] * 2 + [inside] * len(inner)
     skin = loft(lathe(profile, n), names, spans=())
     floor = inner[-1, 1]
     wall = outer[outer[:, 1] >= floor]

@@ -108,7 +108,7 @@ def screwdriver(d, rng):
     # Shallow flutes along the grip, fading out at both ends.
     angle = np.arctan2(rings[..., 1], rings[..., 0])
     fade = np.sin(np.pi * np.clip(knots / (0.78 * length), 0, 1))[:, None]
-    rings[..., :2] *= (1 - 0.035 * fade * (1 + np.cos(6 * angle)) / 2)[..., None]
+    rings[..., :2] *= (1 - 0.07 * fade * (1 + np.cos(6 * angle)) / 2)[..., None]
     handle = loft(rings, "handle", tolerance=2.2e-3).moved(Z_TO_X)
     s, end = d["shaft_diameter"] / 2, length + d["shaft_length"]
     shaft = cylinder(s, (length - 0.012, 0, 0), d["shaft_length"], "shaft", 5e-4, 16)
@@ -249,13 +249,13 @@ def scissors(d, rng):
         path = np.stack([x, side * (0.5 * wide - w) * 0.7, 0 * x], 1)
         metal = sweep(path, np.stack([w, np.full(12, 0.0017)], 1), 3.0, 16, cap=0)
         t = np.linspace(0, 1, 8)
-        arm_path = np.stack([-0.004 - (shank + 0.004) * t, -side * 0.012 * t**1.5, 0 * t], 1)
+        arm_path = np.stack([-0.004 - (shank + 0.004) * t, side * 0.010 * t**1.5, 0 * t], 1)
         arm_half = np.stack([np.interp(t, [0, 1], [0.42 * wide, 0.0065]),
                              np.interp(t, [0, 0.3, 1], [0.0017, 0.0034, 0.5 * thick])], 1)
         arm = sweep(arm_path, arm_half, 2.6, 16, cap=0)
         a = np.linspace(0, 2 * np.pi, 25, endpoint=False)
         ring_path = np.stack([-shank - loop - 0.002 + (loop - 0.004) * np.cos(a),
-                              -side * (0.014 + 0.3 * loop) + 0.68 * loop * np.sin(a), 0 * a], 1)
+                              side * (0.012 + 0.3 * loop) + 0.68 * loop * np.sin(a), 0 * a], 1)
         ring = _closed_sweep(ring_path, 0.0052, 0.5 * thick)
         tilt = -side * d["opening_rad"]
         c, q = np.cos(tilt), np.sin(tilt)

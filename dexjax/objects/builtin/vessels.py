@@ -197,7 +197,10 @@ def can(d, rng):
     top = [(neck - lip, h), (neck - lip - 0.001, h - 0.003), (2e-4, h - 0.003)]
     profile = np.concatenate([low[:-1], waist, top])
     names = ["bottom"] * len(low) + ["body"] * (len(waist) - 1) + ["top"] * 4
-    return [loft(lathe(profile, 40), names, tolerance=3.2e-3)]
+    # The pull tab lies in the recess of the top, which the body's convex piece already covers.
+    x = np.linspace(-0.35, 0.55, 9) * neck
+    tab = sweep(np.stack([x, 0 * x, 0 * x + h - 0.0026], 1), np.tile([0.0055, 8e-4], (9, 1)), 3.0, 12)
+    return [loft(lathe(profile, 40), names, tolerance=3.2e-3), loft(tab, "top", spans=())]
 
 
 @category(
