@@ -11,17 +11,11 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from dexjax.core.errors import DataError
+from dexjax.hands.orders import DEXGRASPNET_NAMES, UNIDEXGRASP
 
 SHADOW_HAND = "shadow_hand"
-SHADOW_JOINTS = tuple(
-    f"{finger}J{number}"
-    for finger, count in (("FF", 4), ("MF", 4), ("RF", 4), ("LF", 5), ("TH", 5))
-    for number in reversed(range(count))
-)
-"""The 22 finger joints, FFJ3 .. THJ0: the order of `Grasp.qpos`."""
-
-_ROTATION_KEYS = ("WRJRx", "WRJRy", "WRJRz")
-_TRANSLATION_KEYS = ("WRJTx", "WRJTy", "WRJTz")
+_JOINT_KEYS = UNIDEXGRASP.names  # in our order
+_TRANSLATION_KEYS, _ROTATION_KEYS = DEXGRASPNET_NAMES[22:25], DEXGRASPNET_NAMES[25:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +39,7 @@ class Grasp:
     object_scale: float  # metres per unit of the normalised mesh (its half size)
     base_pos: np.ndarray  # (3,) palm origin in the object frame, m
     base_quat: np.ndarray  # (4,) wxyz, palm to object frame
-    qpos: np.ndarray  # (22,) rad, `SHADOW_JOINTS` order
+    qpos: np.ndarray  # (22,) rad, `dexjax.hands.orders.SHADOW_JOINTS`
     source: str  # the file, and the entry in it
     rest: RestPose | None = None  # how the object lay when the grasp was made, where known
 
@@ -124,9 +118,8 @@ def shadow_grasp(
     """
     if not isinstance(qpos, Mapping):
         raise DataError(f"{source}: qpos is a {type(qpos).__name__}, not a table of joints")
-    joints = [f"robot0:{name}" for name in SHADOW_JOINTS]
     values = {}
-    for key in (*joints, *_TRANSLATION_KEYS, *_ROTATION_KEYS):
+    for key in (*_JOINT_KEYS, *_TRANSLATION_KEYS, *_ROTATION_KEYS):
         if key not in qpos:
             raise DataError(f"{source}: qpos has no {key}; not a Shadow Hand grasp")
         values[key] = number(qpos[key], f"{source}: qpos[{key}]")
@@ -137,7 +130,7 @@ def shadow_grasp(
         object_scale=object_scale,
         base_pos=np.array([values[key] for key in _TRANSLATION_KEYS]),
         base_quat=rotation.as_quat(canonical=True, scalar_first=True),
-        qpos=np.array([values[key] for key in joints]),
+        qpos=np.array([values[key] for key in _JOINT_KEYS]),
         source=source,
         rest=rest,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dexjax.data.records import SHADOW_JOINTS
+from dexjax.hands.orders import SHADOW_JOINTS
 
 KEYS = (
     *(f"robot0:{name}" for name in SHADOW_JOINTS),

@@ -14,16 +14,11 @@ from scipy.spatial.transform import Rotation
 
 from dexjax.core.errors import DataError
 from dexjax.data import dexgraspnet, unidexgrasp
-from dexjax.data.records import SHADOW_JOINTS, parse_object_code
+from dexjax.data.records import parse_object_code
+from dexjax.hands.orders import SHADOW_JOINTS, from_dexgraspnet
 
 CAR = "sem/Car-669043a8ce40d9d78781f76a6db4ab62"
 PLANE = [0.0, 0.6, 0.8, 0.03]
-
-
-def test_joint_order_is_that_of_the_simulated_hand() -> None:
-    assert SHADOW_JOINTS[:5] == ("FFJ3", "FFJ2", "FFJ1", "FFJ0", "MFJ3")
-    assert SHADOW_JOINTS[12:18] == ("LFJ4", "LFJ3", "LFJ2", "LFJ1", "LFJ0", "THJ4")
-    assert len(SHADOW_JOINTS) == 22 and SHADOW_JOINTS[-1] == "THJ0"
 
 
 @pytest.mark.parametrize(
@@ -77,6 +72,12 @@ def test_unidexgrasp_grasp(tmp_path: Path) -> None:
     expected = (rz * ry * rx).as_matrix()  # about the fixed x, then y, then z axis
     read = Rotation.from_quat(grasp.base_quat, scalar_first=True).as_matrix()
     np.testing.assert_allclose(read, expected, atol=1e-12)
+
+    # The conversion in `dexjax.hands` is written separately; float32, hence 1e-6.
+    pos, quat, joints = from_dexgraspnet(np.array(list(qpos.values())), list(qpos))
+    np.testing.assert_allclose(grasp.base_pos, pos, atol=1e-6)
+    np.testing.assert_allclose(abs(np.dot(grasp.base_quat, quat)), 1.0, atol=1e-6)
+    np.testing.assert_allclose(grasp.qpos, joints, atol=1e-6)
 
 
 @given(

@@ -19,7 +19,8 @@ from grasp_files import write_dexgraspnet, write_unidexgrasp
 from scipy.spatial.transform import Rotation
 
 from dexjax.data import dexgraspnet, unidexgrasp
-from dexjax.data.records import SHADOW_JOINTS, Grasp
+from dexjax.data.records import Grasp
+from dexjax.hands.orders import SHADOW_JOINTS
 
 DEXGRASPNET = {
     "core-mug-8570d9a8d24cb0acbebd3c0c0c70fb03": "mug_8570d9a8",
