@@ -99,9 +99,12 @@ def resting_directions(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def upright_quat(up: np.ndarray) -> np.ndarray:
     """(4,) wxyz: the shortest rotation that turns the object-frame direction `up` to world +z."""
     up = np.asarray(up, np.float64) / np.linalg.norm(up)
-    if up[2] < -1 + 1e-9:
+    across = up[0] ** 2 + up[1] ** 2
+    # 1 + z without cancellation near -z.
+    w = across / (1.0 - up[2]) if up[2] < 0 else 1.0 + up[2]
+    if across < 1e-30 and up[2] < 0:
         return np.array([0.0, 1.0, 0.0, 0.0])  # half a turn about x
-    quat = np.array([1.0 + up[2], up[1], -up[0], 0.0])
+    quat = np.array([w, up[1], -up[0], 0.0])
     return quat / np.linalg.norm(quat)
 
 
