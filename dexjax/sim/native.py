@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,7 @@ class NativeEngine:
         self.num_envs = num_envs
         self.physics = physics
         self.divergences = DivergenceLog()
+        self.seconds = 0.0  # wall-clock time spent in physics so far
         model = scene.model.__copy__()
         physics.apply(model)
         self.model = model
@@ -233,6 +235,7 @@ class NativeEngine:
         wrench: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         with self._lock:
+            began = time.perf_counter()
             self._load_objects(
                 np.arange(self.num_envs, dtype=np.int32), np.asarray(object_id), np.asarray(params)
             )
@@ -253,7 +256,9 @@ class NativeEngine:
                 alive &= (np.abs(self._qpos) < _MAX_POSITION).all(1)
             if not alive.all():
                 self._quarantine(~alive, object_id, qpos, qvel, warmstart, ctrl)
-            return self._read(alive)
+            out = self._read(alive)
+            self.seconds += time.perf_counter() - began
+            return out
 
     def _quarantine(
         self,

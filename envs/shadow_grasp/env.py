@@ -63,6 +63,22 @@ class ShadowGrasp:
         self.hold_steps = round(cfg.hold_seconds / control_dt)
         self.control_dt = control_dt
         self.script = ScriptConfig()
+        self.left_out: list[tuple[str, str]] = []  # objects that could not be used, and why
+
+    @property
+    def hand(self) -> str:
+        """Name of the hand."""
+        return self.cfg.scene.hand
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the objects, by object id."""
+        return self.scene.object_names
+
+    @property
+    def sim_seconds(self) -> float:
+        """Wall-clock seconds spent in physics so far."""
+        return self.engine.seconds
 
     # --- contract ---------------------------------------------------------------------------
 

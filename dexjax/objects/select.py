@@ -1,0 +1,71 @@
+"""Objects by a short text, as on the command line: built-in splits, folders of meshes, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dexjax.core.errors import ConfigError, unknown_name
+from dexjax.objects.asset import ObjectAsset
+from dexjax.objects.batch import BuildReport, build_assets
+from dexjax.objects.build import AssetOptions
+from dexjax.objects.builtin import SPLITS, builtin_assets
+from dexjax.objects.scan import scan_folder
+
+BUILTIN = "builtin"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Objects of one selection, and what was left out with the reason."""
+
+    assets: list[ObjectAsset]
+    left_out: list[tuple[str, str]]
+
+
+def select_objects(
+    text: str, *, sdf: bool = False, workers: int = 2, progress: bool = True
+) -> Selection:
+    """Load or build objects.
+
+    text: parts joined by "+", each `builtin:SPLIT`, `FOLDER` or `FOLDER:name,name` (names below
+    the folder, as in the build table). Raises ConfigError for unknown splits and names, DataError
+    for a folder without meshes, and ConfigError when nothing is left.
+    """
+    assets: list[ObjectAsset] = []
+    left_out: list[tuple[str, str]] = []
+    for part in text.split("+"):
+        head, _, names = part.partition(":")
+        if head == BUILTIN:
+            split = names or "seen"
+            if split not in SPLITS:
+                raise unknown_name("built-in object split", split, SPLITS)
+            assets += builtin_assets(split, sdf=sdf)
+            continue
+        if not Path(head).is_dir():
+            raise ConfigError(
+                f"objects {part!r}: no folder {head!r}; give builtin:{{{','.join(SPLITS)}}}, "
+                "a folder of meshes, or FOLDER:name,name"
+            )
+        items, refused = scan_folder(head)
+        if names:
+            wanted, known = names.split(","), {i.name: i for i in items}
+            for name in wanted:
+                if name not in known:
+                    raise unknown_name(f"object below {head}", name, known)
+            items = [known[name] for name in wanted]
+            refused = []
+        built, report = build_assets(
+            items, options=AssetOptions(sdf=sdf), workers=workers, progress=progress,
+            auto_scale=True,
+        )  # fmt: skip
+        assets += built
+        left_out += refused + _refusals(report)
+    if not assets:
+        reasons = "; ".join(f"{n}: {why}" for n, why in left_out[:3])
+        raise ConfigError(f"objects {text!r}: none can be used ({reasons})")
+    return Selection(assets, left_out)
+
+
+def _refusals(report: BuildReport) -> list[tuple[str, str]]:
+    return [(row.name, row.why) for row in report.refused]

@@ -1,0 +1,58 @@
+"""Builds the environment from its configuration: objects, scene, engine, task."""
+
+from __future__ import annotations
+
+from dexjax.core.errors import unknown_name
+from dexjax.objects.bank import ObjectBank
+from dexjax.objects.sampler import UniformSampler
+from dexjax.objects.select import select_objects
+from dexjax.rl.ppo import quick, unidexgrasp
+from dexjax.rl.registry import EnvSpec, Preset, TrainConfig
+from dexjax.sim.native import NativeEngine
+from dexjax.sim.physics import physics_preset
+from dexjax.sim.scene import build_scene
+from envs.shadow_grasp.config import ShadowGraspConfig
+from envs.shadow_grasp.env import ShadowGrasp
+
+ENGINES = {"native": NativeEngine}
+REFERENCE_PHYSICS = {"servo": "reference", "unidexgrasp": "unidexgrasp"}
+
+
+def make(
+    config: ShadowGraspConfig,
+    *,
+    num_envs: int,
+    engine: str = "native",
+    objects: str = "builtin:seen",
+    seed: int = 0,
+    evaluation: bool = False,
+) -> ShadowGrasp:
+    """The environment with `num_envs` copies.
+
+    objects: see `dexjax.objects.select`. evaluation: reference physics, all convex pieces and
+    episodes that start together. Raises ConfigError for unknown engines and objects.
+    """
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, ENGINES)
+    selection = select_objects(objects)
+    physics = physics_preset(REFERENCE_PHYSICS[config.variant] if evaluation else config.physics)
+    scene = build_scene(selection.assets, config.scene)
+    env = ShadowGrasp(
+        config,
+        scene,
+        ObjectBank.from_assets(selection.assets),
+        UniformSampler(len(selection.assets)),
+        ENGINES[engine](scene, num_envs, physics),
+        control_dt=physics.control_dt,
+        stagger=not evaluation,
+    )
+    env.left_out = selection.left_out
+    return env
+
+
+spec = EnvSpec(
+    presets={
+        "quick": Preset(ShadowGraspConfig(), quick(), TrainConfig()),
+    },
+    make=make,
+)
