@@ -263,9 +263,7 @@ def grid(
     """Equally large images in rows of `columns`, each with an optional label at its top left."""
     height, width = images[0].shape[:2]
     rows = -(-len(images) // columns)
-    sheet = np.full(
-        (rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8
-    )
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
     for k, image in enumerate(images):
         top, left = (k // columns) * (height + gap), (k % columns) * (width + gap)
         tile = _checked(image) if labels is None else label(image, labels[k])

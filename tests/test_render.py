@@ -216,7 +216,8 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(DataError, match="no frames"):
         write_mp4(tmp_path / "b.mp4", [])
     with pytest.raises(DataError, match="after frames of"):
-        write_mp4(tmp_path / "b.mp4", [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 10, 3), np.uint8)])
+        frames = [np.zeros((8, width, 3), np.uint8) for width in (8, 10)]
+        write_mp4(tmp_path / "b.mp4", frames)
     with pytest.raises(DataError, match="uint8"):
         write_png(tmp_path / "b.png", np.zeros((4, 4, 3)))
     with pytest.raises(DataError, match="not finite"):

@@ -5,7 +5,7 @@ turns them into cached `ObjectAsset`s. Splits: `seen`, `unseen`, `unseen_categor
 """
 
 from dexjax.objects.builtin import kitchen, tools, vessels  # noqa: F401  (registers categories)
-from dexjax.objects.builtin.assets import asset_of, builtin_assets
+from dexjax.objects.builtin.assets import builtin_asset, builtin_assets
 from dexjax.objects.builtin.catalogue import (
     AFFORDANCES,
     CATEGORIES,
@@ -21,7 +21,7 @@ __all__ = [
     "SPLITS",
     "BuiltinShape",
     "Category",
-    "asset_of",
+    "builtin_asset",
     "builtin_assets",
     "builtin_shapes",
     "find_category",

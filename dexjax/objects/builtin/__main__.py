@@ -46,7 +46,8 @@ def sheet(size: int = 240, instance: int = 0, columns: int = 6) -> np.ndarray:
         shape = make_shape(category, instance)
         mesh = RenderMesh(shape.vertices, shape.faces, part_colours(shape))
         flat = np.ptp(shape.vertices, axis=0)[2] < 0.075  # tools that lie: look from above
-        camera = frame_camera([mesh], azimuth=-40.0 if flat else -65.0, elevation=52.0 if flat else 24.0, margin=1.16)
+        azimuth, elevation = (-40.0, 52.0) if flat else (-65.0, 24.0)
+        camera = frame_camera([mesh], azimuth, elevation, margin=1.16)
         ground = float(shape.vertices[:, 2].min())
         images.append(render([mesh], camera, size, size, ground=ground))
         names.append(category.replace("_", " ") + ("" if category in SEEN_CATEGORIES else " *"))

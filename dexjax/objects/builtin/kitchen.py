@@ -7,6 +7,7 @@ import numpy as np
 from dexjax.objects.builtin.catalogue import category
 from dexjax.objects.builtin.solids import (
     Solid,
+    convex_piece,
     loft,
     rounded_profile,
     smooth_curve,
@@ -110,7 +111,7 @@ def _bowl_pieces(b: float, depth: float, wall: float) -> tuple[np.ndarray, ...]:
             _circle(b * np.sin(q) ** 0.8, -depth * np.cos(q)) for q in low
         ] + [_circle(b * np.sin(low[-1]) ** 0.8 - wall, -(depth - wall) * np.cos(0.3))]
     )  # fmt: skip
-    pieces.append(disc)
+    pieces.append(convex_piece(disc))
     half = np.pi / 8
     for w in range(8):
         turn = 2 * half * w + np.linspace(-half, half, 4)
@@ -128,7 +129,7 @@ def _bowl_pieces(b: float, depth: float, wall: float) -> tuple[np.ndarray, ...]:
             )
             for q in (0.62, 0.95, np.pi / 2)
         ]
-        pieces.append(np.concatenate(points))
+        pieces.append(convex_piece(np.concatenate(points)))
     return tuple(pieces)
 
 
@@ -155,8 +156,13 @@ def brush(d, rng):
     length, w, t = d["handle_length"], d["handle_width"], d["handle_thickness"]
     s, rise = smooth_curve([0, 0.25, 0.7, 1], [0.022, 0.020, 0.008, 0.004], 20)
     path = np.stack([-length + (length + 0.012) * s, 0 * s, rise], 1)
-    half = np.stack([np.interp(s, [0, 0.12, 0.4, 0.8, 1], [0.8, 1, 0.94, 0.62, 0.66]) * w / 2,
-                     np.interp(s, [0, 0.12, 0.4, 0.8, 1], [0.8, 1, 0.94, 0.60, 0.50]) * t / 2], 1)
+    half = np.stack(
+        [
+            np.interp(s, [0, 0.12, 0.4, 0.8, 1], [0.8, 1, 0.94, 0.62, 0.66]) * w / 2,
+            np.interp(s, [0, 0.12, 0.4, 0.8, 1], [0.8, 1, 0.94, 0.60, 0.50]) * t / 2,
+        ],
+        1,
+    )
     handle = loft(sweep(path, half, 2.4, cap=0.8), "handle", tolerance=2.8e-3)
     a, b = d["head_length"] / 2, d["head_width"] / 2
     plate = rounded_profile([(2e-4, -0.006), (1.0, -0.006), (1.0, 0.006), (2e-4, 0.006)],
@@ -172,7 +178,8 @@ def brush(d, rng):
 def _oval(scale, z, a: float, b: float, power: float, n: int = 32) -> np.ndarray:
     """Rings of a scaled superellipse (a, b) at heights z."""
     unit = superellipse(n, power) * [a, b]
-    return np.array([np.c_[unit * max(k, 0.01), np.full(n, h)] for k, h in zip(scale, z, strict=True)])
+    rings = [np.c_[unit * max(k, 0.01), np.full(n, h)] for k, h in zip(scale, z, strict=True)]
+    return np.array(rings)
 
 
 @category(
@@ -191,8 +198,11 @@ def banana(d, rng):
     angle = bend * (s - 0.5)
     radius = length / bend
     path = np.stack([radius * np.sin(angle), radius * (1 - np.cos(angle)), 0 * s], 1)
-    _, size = smooth_curve([0, 0.04, 0.14, 0.35, 0.65, 0.84, 0.91, 1],
-                           np.array([0.26, 0.50, 0.78, 1, 0.97, 0.62, 0.28, 0.25]) * r, 24)
+    _, size = smooth_curve(
+        [0, 0.04, 0.14, 0.35, 0.65, 0.84, 0.91, 1],
+        np.array([0.26, 0.50, 0.78, 1, 0.97, 0.62, 0.28, 0.25]) * r,
+        24,
+    )
     size[-1] *= 1.12
     rings = sweep(path, np.stack([size, size * 0.96], 1), 2.0, 20, cap=0.25)
     # Five soft ridges: rounded pentagon section.

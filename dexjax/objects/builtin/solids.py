@@ -1,4 +1,4 @@
-"""Smooth solids that know their convex pieces: lofts, bodies of revolution, vessels, and their union.
+"""Smooth solids that know their convex pieces: lofts, bodies of revolution, vessels, unions.
 
 A solid is a stack of rings joined into a closed skin. Convex pieces are hulls of runs of rings, so
 collision geometry comes from the construction and needs no decomposition. Metres throughout.
@@ -16,6 +16,12 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import ConvexHull, cKDTree
 
 MAX_PIECE_VERTICES = 64
+
+# Facets stay triangles: twice as fast as merging coplanar ones, and flat caps cannot fail.
+JOGGLED = "QJ Pp"
+
+# Turns solids of revolution, made about z, to lie along +x.
+Z_TO_X = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 
 @dataclass(frozen=True)
@@ -37,16 +43,6 @@ class Solid:
             pieces=tuple(p @ linear.T + shift for p in self.pieces),
         )
 
-    def mirrored_y(self) -> Solid:
-        """The solid reflected in the plane y = 0."""
-        flip = np.array([1.0, -1.0, 1.0])
-        return replace(
-            self,
-            vertices=self.vertices * flip,
-            faces=self.faces[:, ::-1].copy(),
-            pieces=tuple(p * flip for p in self.pieces),
-        )
-
 
 # --- rings ---------------------------------------------------------------------------------------
 
@@ -58,10 +54,10 @@ def superellipse(n: int, power: float = 2.0) -> np.ndarray:
     return np.stack([np.sign(c) * abs(c) ** (2 / power), np.sign(s) * abs(s) ** (2 / power)], 1)
 
 
-def lathe(profile, n: int = 32, power: float = 2.0, squash: float = 1.0) -> np.ndarray:
-    """Rings about z from (radius, z) rows. (K, n, 3); `squash` scales y, `power` squares corners."""
+def lathe(profile, n: int = 32, power: float = 2.0) -> np.ndarray:
+    """Rings (K, n, 3) about z from (radius, z) rows; a `power` over 2 squares the circles."""
     profile = np.asarray(profile, float)
-    unit = superellipse(n, power) * [1.0, squash]
+    unit = superellipse(n, power)
     xy = np.maximum(profile[:, None, :1], 2e-4) * unit
     return np.concatenate([xy, np.broadcast_to(profile[:, None, 1:], (*xy.shape[:2], 1))], -1)
 
@@ -160,9 +156,7 @@ def loft(rings, part, spans=None, closed: bool = False, tolerance: float = 2e-3)
     names = np.full(k + 1, part) if isinstance(part, str) else np.asarray(part)
     if spans is None:
         spans = _spans(rings, closed, tolerance)
-    pieces = tuple(
-        convex_piece(rings[np.arange(a, b + 1) % k].reshape(-1, 3)) for a, b in spans
-    )
+    pieces = tuple(convex_piece(rings[np.arange(a, b + 1) % k].reshape(-1, 3)) for a, b in spans)
     return Solid(vertices, faces_all, names[np.concatenate(owner)], pieces)
 
 
@@ -243,7 +237,7 @@ def convex_piece(points, tolerance: float = 6e-4) -> np.ndarray:
     time, so simple shapes stay small.
     """
     points = np.asarray(points, float)
-    points = points[ConvexHull(points, qhull_options="QJ Pp").vertices]
+    points = points[ConvexHull(points, qhull_options=JOGGLED).vertices]
     if len(points) <= 12:
         return points
     grid = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3), -1).reshape(-1, 3)
@@ -254,9 +248,9 @@ def convex_piece(points, tolerance: float = 6e-4) -> np.ndarray:
         outside = _signed_distances(points, points[keep])
         chosen: list[int] = []
         for o in np.argsort(-outside):
-            if outside[o] <= tolerance or len(chosen) == min(5, MAX_PIECE_VERTICES - len(keep)):
+            if outside[o] <= tolerance or len(chosen) == min(8, MAX_PIECE_VERTICES - len(keep)):
                 break
-            if all(np.linalg.norm(points[o] - points[c]) > apart for c in chosen):
+            if not chosen or ((points[chosen] - points[o]) ** 2).sum(1).min() > apart**2:
                 chosen.append(int(o))
         if not chosen:
             break
@@ -277,7 +271,7 @@ def _weld(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray, distance: 
     _, cluster = connected_components(graph, directed=False)
     _, first, cluster = np.unique(cluster, return_index=True, return_inverse=True)
     faces = cluster[faces].astype(np.int32)
-    solid = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    solid = np.all(faces != np.roll(faces, 1, axis=1), axis=1)
     faces, parts = faces[solid], parts[solid]
     # A collapsed sliver can leave two faces back to back; both go.
     key = np.sort(faces, axis=1)
@@ -288,7 +282,7 @@ def _weld(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray, distance: 
 
 def _signed_distances(points: np.ndarray, hull_points: np.ndarray) -> np.ndarray:
     """Largest facet distance of each point: positive outside, minus the depth inside."""
-    equations = ConvexHull(hull_points, qhull_options="QJ Pp").equations
+    equations = ConvexHull(hull_points, qhull_options=JOGGLED).equations
     return (points @ equations[:, :3].T + equations[:, 3]).max(1)
 
 

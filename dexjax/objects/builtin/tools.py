@@ -6,6 +6,7 @@ import numpy as np
 
 from dexjax.objects.builtin.catalogue import category
 from dexjax.objects.builtin.solids import (
+    Z_TO_X,
     Solid,
     lathe,
     loft,
@@ -13,9 +14,6 @@ from dexjax.objects.builtin.solids import (
     smooth_curve,
     sweep,
 )
-
-# Turns z-axis solids to lie along +x.
-Z_TO_X = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 
 def straight_handle(x, width, thickness, part, power=2.4, samples=22, cap=0.7) -> Solid:
@@ -51,12 +49,20 @@ def hammer(d, rng):
     length, w, t = d["length"], d["grip_width"], d["grip_thickness"]
     split = 0.55 * length
     grip = straight_handle(
-        [0.006, 0.03, 0.08, split], [0.96 * w, w, 0.86 * w, 0.92 * w],
-        [0.96 * t, t, 0.92 * t, 0.92 * t], "grip", 2.5,
+        [0.006, 0.03, 0.08, split],
+        [0.96 * w, w, 0.86 * w, 0.92 * w],
+        [0.96 * t, t, 0.92 * t, 0.92 * t],
+        "grip",
+        2.5,
     )
     neck = straight_handle(
-        [split, 0.7 * length, length - 0.008], [0.80 * w, 0.60 * w, 0.62 * w],
-        [0.80 * t, 0.62 * t, 0.60 * t], "neck", 2.3, 10, 0.3,
+        [split, 0.7 * length, length - 0.008],
+        [0.80 * w, 0.60 * w, 0.62 * w],
+        [0.80 * t, 0.62 * t, 0.60 * t],
+        "neck",
+        2.3,
+        10,
+        0.3,
     )
     r, span = d["face_diameter"] / 2, d["head_length"]
     x = length - 0.018
@@ -212,16 +218,14 @@ def flashlight(d, rng):
     profile = np.array(rows)
     rim = int(np.flatnonzero(profile[:, 0] >= big - 1e-9)[-1])
     for k, p in enumerate(profile):
-        names.append("barrel" if p[1] <= neck + 0.002 and k < rim else "head")
+        names.append("barrel" if p[1] <= neck - 0.002 and k < rim else "head")
     names = names + ["lens"]
     names[-2] = "lens"
     smooth = loft(lathe(body, 32), "barrel", tolerance=2.2e-3).pieces
     skin = loft(lathe(profile, 32), names, spans=())
     tube = Solid(skin.vertices, skin.faces, skin.parts, smooth).moved(Z_TO_X)
     button = lathe([(2e-4, 0), (0.0065, 0), (0.0065, 0.0035), (0.0045, 0.0048), (2e-4, 0.0048)], 20)
-    switch = loft(button, "switch").moved(
-        np.diag([1.5, 1.0, 1.0]), (0.62 * length, 0, r - 0.0025)
-    )
+    switch = loft(button, "switch").moved(np.diag([1.5, 1.0, 1.0]), (0.62 * length, 0, r - 0.0025))
     return [tube, switch]
 
 
@@ -250,12 +254,23 @@ def scissors(d, rng):
         metal = sweep(path, np.stack([w, np.full(12, 0.0017)], 1), 3.0, 16, cap=0)
         t = np.linspace(0, 1, 8)
         arm_path = np.stack([-0.004 - (shank + 0.004) * t, side * 0.010 * t**1.5, 0 * t], 1)
-        arm_half = np.stack([np.interp(t, [0, 1], [0.42 * wide, 0.0065]),
-                             np.interp(t, [0, 0.3, 1], [0.0017, 0.0034, 0.5 * thick])], 1)
+        arm_half = np.stack(
+            [
+                np.interp(t, [0, 1], [0.42 * wide, 0.0065]),
+                np.interp(t, [0, 0.3, 1], [0.0017, 0.0034, 0.5 * thick]),
+            ],
+            1,
+        )
         arm = sweep(arm_path, arm_half, 2.6, 16, cap=0)
         a = np.linspace(0, 2 * np.pi, 25, endpoint=False)
-        ring_path = np.stack([-shank - loop - 0.002 + (loop - 0.004) * np.cos(a),
-                              side * (0.012 + 0.3 * loop) + 0.68 * loop * np.sin(a), 0 * a], 1)
+        ring_path = np.stack(
+            [
+                -shank - loop - 0.002 + (loop - 0.004) * np.cos(a),
+                side * (0.012 + 0.3 * loop) + 0.68 * loop * np.sin(a),
+                0 * a,
+            ],
+            1,
+        )
         ring = _closed_sweep(ring_path, 0.0052, 0.5 * thick)
         tilt = -side * d["opening_rad"]
         c, q = np.cos(tilt), np.sin(tilt)

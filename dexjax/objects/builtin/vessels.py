@@ -6,6 +6,7 @@ import numpy as np
 
 from dexjax.objects.builtin.catalogue import category
 from dexjax.objects.builtin.solids import (
+    Z_TO_X,
     Solid,
     lathe,
     loft,
@@ -15,9 +16,6 @@ from dexjax.objects.builtin.solids import (
     sweep,
     vessel,
 )
-
-# Turns z-axis solids to lie along +x.
-Z_TO_X = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 
 def _c_handle(foot, head, reach: float, half_width: float, half_thickness: float, part) -> Solid:
@@ -199,7 +197,8 @@ def can(d, rng):
     names = ["bottom"] * len(low) + ["body"] * (len(waist) - 1) + ["top"] * 4
     # The pull tab lies in the recess of the top, which the body's convex piece already covers.
     x = np.linspace(-0.35, 0.55, 9) * neck
-    tab = sweep(np.stack([x, 0 * x, 0 * x + h - 0.0026], 1), np.tile([0.0055, 8e-4], (9, 1)), 3.0, 12)
+    path = np.stack([x, 0 * x, 0 * x + h - 0.0026], 1)
+    tab = sweep(path, np.tile([0.0055, 8e-4], (9, 1)), 3.0, 12)
     return [loft(lathe(profile, 40), names, tolerance=3.2e-3), loft(tab, "top", spans=())]
 
 
@@ -247,13 +246,15 @@ def spray_bottle(d, rng):
     head_path = np.stack([x, 0 * x, (top + low) / 2], 1)
     head = sweep(head_path, np.c_[np.array([11, 14, 14, 12, 9]) * 1e-3, (top - low) / 2], 3.0)
     tip_z = h - 0.0165
-    nozzle = lathe(rounded_profile([(2e-4, 0), (9e-3, 0), (7e-3, 0.016), (2e-4, 0.016)],
-                                   [0, 0, 2e-3, 0]), 20)
+    nozzle = lathe(
+        rounded_profile([(2e-4, 0), (9e-3, 0), (7e-3, 0.016), (2e-4, 0.016)], [0, 0, 2e-3, 0]), 20
+    )
     _, tx = smooth_curve([0, 0.5, 1], [0.026, 0.033, 0.046], 9)
     s, _ = smooth_curve([0, 1], [0, 1], 9)
     trigger_path = np.stack([tx, 0 * tx, h - 0.024 - 0.056 * s], 1)
-    trigger = sweep(trigger_path, np.c_[np.full(9, 0.0065), np.full(9, 0.0045)], 2.5, 12,
-                    up=(1, 0, 0))
+    trigger = sweep(
+        trigger_path, np.c_[np.full(9, 0.0065), np.full(9, 0.0045)], 2.5, 12, up=(1, 0, 0)
+    )
     return [
         loft(rings, names, tolerance=2.8e-3),
         loft(lathe(collar, 24), "neck"),
@@ -289,11 +290,18 @@ def teapot(d, rng):
     lid_z = np.array([0.94, 0.97, 1.03, 1.09, 1.11]) * h
     lid_r = np.array([0.50, 0.50, 0.38, 0.16, 0.11]) * r
     knob = np.array([[0.13, 1.13], [0.20, 1.16], [0.23, 1.20], [0.20, 1.24], [0.10, 1.27]])
-    lid = np.concatenate([[(2e-4, 0.94 * h)], np.c_[lid_r, lid_z], knob * [r, h],
-                          [(2e-4, 1.275 * h)]])
+    lid = np.concatenate(
+        [[(2e-4, 0.94 * h)], np.c_[lid_r, lid_z], knob * [r, h], [(2e-4, 1.275 * h)]]
+    )
     x = np.interp([0.20 * h, 0.78 * h], knots, radius)
-    handle = _c_handle((x[0] - 0.004, 0.22 * h), (x[1] - 0.004, 0.78 * h), d["handle_reach"],
-                       d["handle_width"] / 2, d["handle_thickness"] / 2, "handle")
+    handle = _c_handle(
+        (x[0] - 0.004, 0.22 * h),
+        (x[1] - 0.004, 0.78 * h),
+        d["handle_reach"],
+        d["handle_width"] / 2,
+        d["handle_thickness"] / 2,
+        "handle",
+    )
     # Spout along -x: wide at the belly, rising and narrowing to a lip above the lid line.
     s = np.linspace(0, 1, 10)
     sx = 0.80 * r + (d["spout_length"] + 0.2 * r) * s
