@@ -88,9 +88,12 @@ def _capsule_spheres(geom: CollisionGeom, excess: float) -> tuple[np.ndarray, np
 
 def _box_spheres(geom: CollisionGeom, excess: float) -> tuple[np.ndarray, np.ndarray]:
     half = np.array(geom.size)
-    # a cube of side a sticks out by (sqrt(3) - 1) a / 2 through its circumscribed sphere
-    cells = np.ceil(2.0 * half / (2.0 * excess / (np.sqrt(3.0) - 1.0)) - 1e-9).astype(int)
-    side = 2.0 * half / cells
+    cells = np.ones(3, int)
+    side = 2.0 * half
+    # a cell's circumscribed sphere sticks out most through the faces that are nearest its centre
+    while np.linalg.norm(side) - side.min() > 2.0 * excess:
+        cells[np.argmax(side)] += 1
+        side = 2.0 * half / cells
     radius = 0.5 * float(np.linalg.norm(side))
     kept = [
         (np.array(cell) + 0.5) * side - half
@@ -101,10 +104,11 @@ def _box_spheres(geom: CollisionGeom, excess: float) -> tuple[np.ndarray, np.nda
 
 
 def _capsule_patch(geom: CollisionGeom, patch: CandidatePatch) -> tuple[np.ndarray, np.ndarray]:
-    """Rows evenly spaced on the surface from the -z end of the cylinder to the +z end, and on over
-    the hemisphere by the angle over_tip; columns over +-spread about the direction."""
+    """Rows evenly spaced on the surface along the cylinder, away from the body's origin, and on
+    over the far hemisphere by the angle over_tip; columns over +-spread about the direction."""
     radius, half = geom.size[0], geom.size[1] if geom.shape == "capsule" else 0.0
     z_axis = _rotate(geom, np.array([0.0, 0.0, 1.0]))
+    z_axis = z_axis if z_axis @ np.array(geom.pos) >= 0.0 else -z_axis
     direction = np.array(patch.direction)
     inner = direction - z_axis * (direction @ z_axis)
     inner /= np.linalg.norm(inner)

@@ -52,7 +52,7 @@ class CandidatePatch:
     rows: int
     columns: int
     spread: float  # capsule: half angle in rad covered around the axis; box: fraction of the face
-    over_tip: float = 0.0  # capsule: rows go on over the +z hemisphere by this angle in rad
+    over_tip: float = 0.0  # capsule: rows go on over the far hemisphere by this angle in rad
 
 
 @struct.dataclass
