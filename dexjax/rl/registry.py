@@ -59,13 +59,20 @@ class Preset:
 class EnvSpec:
     """What an entry point of the group `dexjax.envs` refers to.
 
-    make(env_config, *, num_envs, engine, objects, seed) -> Env. The environment may also have
-    `hand` (str) and `objects` (names), which checkpoints remember and compare; `sim_seconds`,
-    seconds spent in physics so far; and `report() -> str`, printed before training.
+    make(env_config, *, num_envs, engine, objects, seed, evaluation=False) -> Env; `evaluation`
+    asks for the physics that reported numbers are measured in and for episodes that start together.
+
+    The environment may also have `hand` (str) and `objects` (names), which checkpoints remember and
+    compare; with `objects`, `reset(key, object_id)` takes chosen ones; `sim_seconds`, seconds spent
+    in physics so far; `report() -> str`, printed before training; `base_action(state)`, the action
+    of a scripted agent; `scene` and `assets`, from which episodes are drawn; `left_out`, (name,
+    reason) of objects that could not be used.
     """
 
     presets: dict[str, Preset]
     make: Callable[..., Env]
+    eval_splits: tuple[str, ...] = ()
+    """Objects to evaluate on, by default, after training on one of them; other runs: their own."""
 
 
 def find_env(name: str) -> EnvSpec:

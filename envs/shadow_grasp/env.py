@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from dexjax.core.rotations import quat_from_yaw, quat_mul
+from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.bank import ObjectBank
 from dexjax.objects.sampler import ObjectSampler
 from dexjax.rl.env import EnvState
@@ -64,6 +65,7 @@ class ShadowGrasp:
         self.control_dt = control_dt
         self.script = ScriptConfig()
         self.left_out: list[tuple[str, str]] = []  # objects that could not be used, and why
+        self.assets: tuple[ObjectAsset, ...] = ()  # by object id, for pictures
 
     @property
     def hand(self) -> str:

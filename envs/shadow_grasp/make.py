@@ -47,6 +47,7 @@ def make(
         stagger=not evaluation,
     )
     env.left_out = selection.left_out
+    env.assets = tuple(selection.assets)
     return env
 
 
@@ -55,4 +56,5 @@ spec = EnvSpec(
         "quick": Preset(ShadowGraspConfig(), quick(), TrainConfig()),
     },
     make=make,
+    eval_splits=("builtin:seen", "builtin:unseen", "builtin:unseen_category"),
 )
