@@ -1,0 +1,1 @@
+"""What is measured of episodes and grasps, and how it is shown."""
