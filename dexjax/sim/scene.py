@@ -72,7 +72,7 @@ class Scene:
 
     def object_model(self, index: int) -> mujoco.MjModel:
         """A stand-alone model with object `index`, for plain MuJoCo, viewers and tests."""
-        model = mujoco.MjModel(self.model) if hasattr(mujoco.MjModel, "copy") else self.model
+        model = self.model.__copy__()
         for name, values in self.object_fields.items():
             getattr(model, name)[...] = values[index]
         return model
