@@ -114,7 +114,7 @@ def extreme_points(asset: ObjectAsset, count: int = NUM_HULL_POINTS) -> np.ndarr
     """(count, 3) vertices of the hull of the convex pieces, padded by repeating the first.
 
     Their lowest point stands in for the object's: exact where the hull has at most `count`
-    vertices, else high by a few per cent of the size (spheres).
+    vertices, else high by at most 12 % of the radius (spheres).
     """
     points = simplify_hull(np.concatenate(asset.pieces), count)
     return np.concatenate([points, np.repeat(points[:1], count - len(points), axis=0)])

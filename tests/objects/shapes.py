@@ -27,16 +27,16 @@ def torus() -> trimesh.Trimesh:
     return trimesh.creation.torus(MAJOR, MINOR, major_sections=192, minor_sections=96)
 
 
-def mug() -> trimesh.Trimesh:
+def mug(sections: int = 256) -> trimesh.Trimesh:
     """A cup with a real inside and a ring handle with a hole; bottom at z = 0, opening up."""
     inner = CUP_RADIUS - CUP_WALL
     profile = np.array([[0, 0], [CUP_RADIUS, 0], [CUP_RADIUS, CUP_HEIGHT], [inner, CUP_HEIGHT],
                         [inner, CUP_WALL], [0, CUP_WALL]])  # fmt: skip
-    cup = trimesh.creation.revolve(profile, sections=256)
-    ring = trimesh.creation.torus(HANDLE_MAJOR, HANDLE_MINOR, 128, 64)
+    cup = trimesh.creation.revolve(profile, sections=sections)
+    ring = trimesh.creation.torus(HANDLE_MAJOR, HANDLE_MINOR, sections // 2, sections // 4)
     ring.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, [1, 0, 0]))
     ring.apply_translation(HANDLE_CENTRE)
-    cavity = trimesh.creation.cylinder(radius=inner, height=CUP_HEIGHT, sections=256)
+    cavity = trimesh.creation.cylinder(radius=inner, height=CUP_HEIGHT, sections=sections)
     cavity.apply_translation([0, 0, CUP_WALL + CUP_HEIGHT / 2])
     handle = trimesh.boolean.difference([ring, cavity], engine="manifold")
     return trimesh.boolean.union([cup, handle], engine="manifold")
@@ -74,5 +74,5 @@ def mug_distance(p: np.ndarray) -> np.ndarray:
     q = p - HANDLE_CENTRE
     ring = np.hypot(np.hypot(q[..., 0], q[..., 2]) - HANDLE_MAJOR, q[..., 1]) - HANDLE_MINOR
     in_cavity = (r < inner) & (z > CUP_WALL) & (z < CUP_WALL + CUP_HEIGHT)
-    # The part of the ring that lies in the cavity is cut away; seen from there only the cup is near.
+    # The ring's part in the cavity is cut away; seen from there only the cup is near.
     return np.where(in_cavity, cup, np.minimum(cup, ring))

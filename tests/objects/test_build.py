@@ -12,6 +12,7 @@ from dexjax.objects.build import AssetOptions, build_asset, with_sdf
 from dexjax.objects.sdf import query
 
 QUICK = AssetOptions(sdf=False)
+HULL = AssetOptions(sdf=False, max_pieces=1)  # no decomposition: seconds less per shape
 
 
 def placed(mesh: trimesh.Trimesh, seed: int = 0) -> tuple[trimesh.Trimesh, np.ndarray]:
@@ -41,7 +42,7 @@ def test_a_box_has_the_closed_forms_whatever_its_pose():
 
 
 def test_torus_volume_and_inertia():
-    asset = build_asset(shapes.torus(), options=QUICK)
+    asset = build_asset(shapes.torus(), options=HULL)
     major, minor = shapes.MAJOR, shapes.MINOR
     # 192 x 96 facets: the inscribed polygon loses (2 pi / n)^2 / 6 of the area, 0.08 % in all.
     mass = 500 * 2 * np.pi**2 * major * minor**2
@@ -52,7 +53,7 @@ def test_torus_volume_and_inertia():
 
 
 def test_surface_points_lie_on_the_surface_with_outward_normals():
-    asset = build_asset(shapes.mug(), options=QUICK)
+    asset = build_asset(shapes.mug(), options=HULL)
     points = asset.surface_points - asset.mesh_origin
     assert points.shape == (1024, 3) and asset.surface_points.dtype == np.float32
     assert np.abs(shapes.mug_distance(points)).max() < 3e-5  # facets, see test_sdf
@@ -77,7 +78,7 @@ def test_volume_without_watertightness(shape):
     if shape == "sphere":
         mesh = trimesh.creation.icosphere(subdivisions=4, radius=0.05)
     else:
-        mesh = shapes.mug()
+        mesh = shapes.mug(sections=64)
     volume = mesh.volume
     rng = np.random.default_rng(0)
     # Holes of more than one triangle, so that they are not simply closed.
@@ -86,7 +87,7 @@ def test_volume_without_watertightness(shape):
         far = np.linalg.norm(mesh.triangles_center - centre, axis=1) > 0.008
         mesh.update_faces(far)
     mesh.update_faces(np.arange(len(mesh.faces)) % 50 != 0)
-    asset = build_asset(mesh, options=AssetOptions(sdf=False, max_pieces=1))
+    asset = build_asset(mesh, options=HULL)
     assert any("voxels" in n for n in asset.notes)
     # Cells of 2 mm on a 4 mm wall; the solid sphere is within 1 %.
     assert asset.mass / 500 == pytest.approx(volume, rel=0.01 if shape == "sphere" else 0.12)
@@ -121,7 +122,7 @@ def test_given_mass_and_density_and_scale():
 
 
 def test_exact_pieces_are_kept_and_moved_with_the_mesh():
-    mesh, _ = placed(shapes.mug())
+    mesh, _ = placed(shapes.mug(sections=64))
     left, right = mesh.vertices[:40] + 0.01, mesh.vertices[-30:]
     asset = build_asset(mesh, pieces=[left, right], options=QUICK)
     assert len(asset.pieces) == 2 and asset.source == "builtin"
@@ -152,7 +153,7 @@ def test_a_file_is_its_source(tmp_path):
 
 
 def test_distance_grid_is_in_the_object_frame():
-    mesh, _ = placed(shapes.mug(), seed=3)
+    mesh, _ = placed(shapes.mug(sections=64), seed=3)
     asset = with_sdf(build_asset(mesh, options=QUICK, pieces=[mesh.vertices]), 32)
     # On the surface the distance is zero, up to a third of a cell at the sharp rims (test_sdf).
     value = query(asset.sdf, asset.surface_points)
