@@ -261,7 +261,7 @@ def convex_piece(points, tolerance: float = 6e-4) -> np.ndarray:
 # --- details -------------------------------------------------------------------------------------
 
 
-def _weld(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray, distance: float = 2e-6):
+def _weld(vertices: np.ndarray, faces: np.ndarray, parts: np.ndarray, distance: float = 1e-5):
     """Collapse edges shorter than `distance`: readers that weld vertices must not tear the mesh."""
     pairs = cKDTree(vertices).query_pairs(distance, output_type="ndarray")
     if not len(pairs):

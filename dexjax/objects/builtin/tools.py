@@ -218,7 +218,7 @@ def flashlight(d, rng):
     profile = np.array(rows)
     rim = int(np.flatnonzero(profile[:, 0] >= big - 1e-9)[-1])
     for k, p in enumerate(profile):
-        names.append("barrel" if p[1] <= neck - 0.002 and k < rim else "head")
+        names.append("barrel" if p[1] <= neck and k < rim else "head")
     names = names + ["lens"]
     names[-2] = "lens"
     smooth = loft(lathe(body, 32), "barrel", tolerance=2.2e-3).pieces
