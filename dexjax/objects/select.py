@@ -9,7 +9,7 @@ from dexjax.core.errors import ConfigError, unknown_name
 from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.batch import BuildReport, build_assets
 from dexjax.objects.build import AssetOptions
-from dexjax.objects.builtin import SPLITS, builtin_assets
+from dexjax.objects.builtin import SPLITS, builtin_asset, builtin_assets
 from dexjax.objects.scan import scan_folder
 
 BUILTIN = "builtin"
@@ -28,7 +28,7 @@ def select_objects(
 ) -> Selection:
     """Load or build objects.
 
-    text: parts joined by "+", each `builtin:SPLIT`, `FOLDER` or `FOLDER:name,name` (names below
+    text: parts joined by "+", each `builtin:SPLIT`, `builtin:SPLIT:name,name`, `FOLDER` or `FOLDER:name,name` (names below
     the folder, as in the build table). Raises ConfigError for unknown splits and names, DataError
     for a folder without meshes, and ConfigError when nothing is left.
     """
@@ -37,10 +37,7 @@ def select_objects(
     for part in text.split("+"):
         head, _, names = part.partition(":")
         if head == BUILTIN:
-            split = names or "seen"
-            if split not in SPLITS:
-                raise unknown_name("built-in object split", split, SPLITS)
-            assets += builtin_assets(split, sdf=sdf)
+            assets += _builtin(names or "seen", sdf)
             continue
         if not Path(head).is_dir():
             raise ConfigError(
@@ -65,6 +62,24 @@ def select_objects(
         reasons = "; ".join(f"{n}: {why}" for n, why in left_out[:3])
         raise ConfigError(f"objects {text!r}: none can be used ({reasons})")
     return Selection(assets, left_out)
+
+
+def _builtin(text: str, sdf: bool) -> list[ObjectAsset]:
+    """Assets of SPLIT or SPLIT:name,name."""
+    split, _, chosen = text.partition(":")
+    if split not in SPLITS:
+        raise unknown_name("built-in object split", split, SPLITS)
+    if not chosen:
+        return builtin_assets(split, sdf=sdf)
+    known = {
+        f"{category}_{i:03d}": (category, i)
+        for category in SPLITS[split].categories
+        for i in SPLITS[split].instances
+    }
+    for name in chosen.split(","):
+        if name not in known:
+            raise unknown_name(f"built-in object of {split}", name, known)
+    return [builtin_asset(*known[name], sdf=sdf) for name in chosen.split(",")]
 
 
 def _refusals(report: BuildReport) -> list[tuple[str, str]]:

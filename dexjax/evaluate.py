@@ -1,0 +1,368 @@
+"""Measure a policy: `python -m dexjax.evaluate RUN`, or `--agent scripted` without any run.
+
+Deterministic episodes in reference physics, spread evenly over the objects; tables on screen, numbers in
+JSON, pictures of some episodes beside it. The same seed gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from dexjax.core import checkpoint as checkpoints
+from dexjax.core import runs
+from dexjax.core.config import to_plain
+from dexjax.core.errors import ConfigError, DataError, DexjaxError
+from dexjax.metrics.replay import Clip, choose_episodes, write_pictures
+from dexjax.metrics.statistics import per_object, summarise
+from dexjax.metrics.tables import category_table, object_table, split_table
+from dexjax.rl import ppo
+from dexjax.rl.env import Env, EnvState
+from dexjax.rl.registry import EnvSpec, find_env, find_preset
+from dexjax.rl.trained import Policy, load_policy, read_settings
+
+EPISODES = 512
+_ENVS_PER_BATCH = 512
+_PICTURED = 6  # episodes in the pictures
+_WORST = 8  # objects per split in the table on screen
+
+AgentName = Literal["zero", "random", "scripted"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """Evaluate a trained run, or an agent that needs no training, and print markdown tables."""
+
+    run: tyro.conf.Positional[Path | None] = None
+    """Run folder of `dexjax.train`; evaluation.json, .md, .mp4 and .png are written into it."""
+    objects: tuple[str, ...] = ()
+    """Objects, each entry one split (same texts as in dexjax.train); default: those of the task."""
+    episodes: int = EPISODES
+    """Episodes per split at least; as many for each object, or one more."""
+    agent: AgentName | None = None
+    """Instead of a run: no action, uniform random actions, or the task's scripted policy."""
+    env: str = "shadow_grasp"
+    """Environment of --agent."""
+    preset: str = "quick"
+    """Settings of that environment."""
+    checkpoint: Literal["last", "best"] = "last"
+    """Which checkpoint of the run. `last` by default: `best` was chosen by a noisy training
+    statistic, so its own score is biased upwards and means little in other physics."""
+    seed: int = 0
+    """Seed of initial states and of the random agent."""
+    json: Path | None = None
+    """Write the numbers to this file too (with --agent: and pictures beside it)."""
+    video: bool = True
+    """Draw some episodes."""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Something that acts: act(params, state, key) -> (B, A)."""
+
+    name: str
+    act: Callable[[Any, EnvState, jax.Array], jax.Array]
+    params: Any = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry; returns the exit code (2: unusable input)."""
+    args = tyro.cli(Command, args=argv, prog="python -m dexjax.evaluate")
+    common = {
+        "objects": args.objects or None,
+        "episodes": args.episodes,
+        "seed": args.seed,
+        "json_file": args.json,
+        "video": args.video,
+    }
+    try:
+        if args.run is not None and args.agent is not None:
+            raise ConfigError("give a run folder or --agent, not both")
+        if args.run is not None:
+            evaluate_run(args.run, checkpoint=args.checkpoint, **common)
+        elif args.agent is not None:
+            evaluate_agent(args.agent, args.env, args.preset, **common)
+        else:
+            raise ConfigError("nothing to evaluate: give a run folder, or --agent scripted")
+    except DexjaxError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    except OSError as e:
+        if not checkpoints.is_storage_failure(e):
+            raise
+        print(f"error: cannot write {e.filename or 'a file'}: {e.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def evaluate_run(
+    run_dir: Path,
+    *,
+    objects: Sequence[str] | None = None,
+    episodes: int = EPISODES,
+    checkpoint: Literal["last", "best"] = "last",
+    seed: int = 0,
+    json_file: Path | None = None,
+    video: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a run's policy (its mean action); returns what evaluation.json holds.
+
+    objects: one text per split; default: the environment's splits if the run was trained on one of
+    them, else what it was trained on. Raises DataError for a folder without a checkpoint.
+    """
+    run_dir = Path(run_dir)
+    spec, settings = read_settings(run_dir)
+    policy = load_policy(run_dir, "best" if checkpoint == "best" else "latest")
+    trained_on = settings.train.objects
+    default = spec.eval_splits if trained_on in spec.eval_splits else (trained_on,)
+    head = {
+        "run": str(run_dir),
+        "agent": "policy",
+        "checkpoint": {
+            "name": policy.checkpoint.name,
+            "chosen": checkpoint,
+            **{k: policy.metadata.get(k) for k in ("env_steps", "elapsed_seconds")},
+        },
+        "config": to_plain(settings),
+    }
+
+    def agent_for(env: Env) -> Agent:
+        check_fits(policy, env)
+        return policy_agent(policy)
+
+    title = f"{run_dir}, {checkpoint} checkpoint {policy.checkpoint.name}"
+    return _evaluate(
+        spec, settings.task, settings.train.engine, agent_for, objects or default,
+        episodes, seed, head, title, [run_dir / "evaluation.json", json_file], video,
+    )  # fmt: skip
+
+
+def evaluate_agent(
+    agent: AgentName,
+    env: str = "shadow_grasp",
+    preset: str = "quick",
+    *,
+    objects: Sequence[str] | None = None,
+    episodes: int = EPISODES,
+    seed: int = 0,
+    json_file: Path | None = None,
+    video: bool = True,
+) -> dict[str, Any]:
+    """Evaluate an agent that needs no training; files are written only with `json_file`."""
+    spec = find_env(env)
+    found = find_preset(spec, preset)
+    config = {"env": env, "preset": preset, "task": to_plain(found.env)}
+    head = {"run": None, "agent": agent, "checkpoint": None, "config": config}
+    default = spec.eval_splits or (found.train.objects,)
+    return _evaluate(
+        spec, found.env, found.train.engine, lambda e: simple_agent(agent, e), objects or default,
+        episodes, seed, head, f"agent {agent}, {env} / {preset}", [json_file], video,
+    )  # fmt: skip
+
+
+def simple_agent(name: str, env: Env) -> Agent:
+    """The agent `zero`, `random` or `scripted`. ConfigError if the environment has no script."""
+
+    def zero(_: Any, state: EnvState, key: jax.Array) -> jax.Array:
+        return jnp.zeros((env.num_envs, env.action_size))
+
+    def random(_: Any, state: EnvState, key: jax.Array) -> jax.Array:
+        return jax.random.uniform(key, (env.num_envs, env.action_size), minval=-1, maxval=1)
+
+    def scripted(_: Any, state: EnvState, key: jax.Array) -> jax.Array:
+        return env.base_action(state)  # type: ignore[attr-defined]
+
+    if name == "scripted" and not hasattr(env, "base_action"):
+        raise ConfigError("--agent scripted: this environment has no scripted policy; use zero")
+    return Agent(name, {"zero": zero, "random": random, "scripted": scripted}[name])
+
+
+def policy_agent(policy: Policy) -> Agent:
+    """The mean action of a trained policy."""
+
+    def act(params: Any, state: EnvState, key: jax.Array) -> jax.Array:
+        return ppo.policy_mean(policy.cfg, params["params"], params["normalizer"], state.obs)
+
+    return Agent("policy", act, {"params": policy.params, "normalizer": policy.normalizer})
+
+
+def check_fits(policy: Policy, env: Env) -> None:
+    """Raise DataError if the policy was trained for another hand or other observations."""
+    here = {
+        "hand": getattr(env, "hand", None),
+        "observation_sizes": dict(env.observation_sizes),
+        "action_size": env.action_size,
+    }
+    for field, value in here.items():
+        if policy.metadata["env"].get(field) != value:
+            raise DataError(
+                f"checkpoint {policy.checkpoint}: env.{field} is "
+                f"{policy.metadata['env'].get(field)!r}, but the environment now has {value!r}; "
+                "evaluate it with the version of dexjax that trained it"
+            )
+
+
+# --- episodes ------------------------------------------------------------------------------------
+
+
+def batch_size(episodes: int) -> int:
+    """Environments simulated together: `episodes` in equal batches of at most 512."""
+    return math.ceil(episodes / math.ceil(episodes / _ENVS_PER_BATCH))
+
+
+def plan(num_objects: int, num_envs: int, episodes: int) -> np.ndarray:
+    """Object ids (batches, num_envs): at least `episodes` and one per object, evenly spread."""
+    batches = math.ceil(max(episodes, num_objects) / num_envs)
+    return (np.arange(batches * num_envs) % num_objects).reshape(batches, num_envs)
+
+
+def run_episodes(
+    env: Env, agent: Agent, key: jax.Array, object_id: jax.Array | None
+) -> tuple[dict[str, jax.Array], Any]:
+    """One episode in each environment: its results (B,) and positions (T, B, nq) for pictures.
+
+    Positions are those each action was chosen in; None for an environment without a `scene`.
+    """
+    key_reset, key_act = jax.random.split(key)
+    state = env.reset(key_reset) if object_id is None else env.reset(key_reset, object_id)  # type: ignore[call-arg]
+    over = jnp.zeros(env.num_envs, bool)
+
+    def step(carry: tuple[EnvState, Any, jax.Array], key: jax.Array) -> tuple[Any, Any]:
+        state, results, over = carry
+        after = env.step(state, agent.act(agent.params, state, key))
+        ends = after.done & ~over
+        results = jax.tree.map(lambda new, old: jnp.where(ends, new, old), after.episode, results)
+        return (after, results, over | ends), state.sim.qpos if hasattr(env, "scene") else None
+
+    keys = jax.random.split(key_act, env.episode_length)
+    (_, results, _), positions = jax.lax.scan(step, (state, state.episode, over), keys)
+    return results, positions
+
+
+def _evaluate_split(
+    env: Env, agent: Agent, ids: np.ndarray, key: jax.Array, pictured: int
+) -> tuple[dict[str, Any], list[Clip]]:
+    """Summary of one split, and the episodes to draw."""
+    names = getattr(env, "objects", None)
+
+    @jax.jit  # a fresh function: its compiled program is freed with the environment
+    def batch(params: Any, key: jax.Array, object_id: jax.Array | None) -> Any:
+        return run_episodes(env, Agent(agent.name, agent.act, params), key, object_id)
+
+    parts, positions = [], None
+    for i, row in enumerate(ids):
+        chosen = None if names is None else jnp.asarray(row, jnp.int32)
+        results, recorded = batch(agent.params, jax.random.fold_in(key, i), chosen)
+        parts.append({k: np.asarray(v) for k, v in results.items()})
+        if i == 0 and recorded is not None:
+            positions = np.asarray(recorded)
+    first = parts[0]
+    episodes = {k: np.concatenate([p[k] for p in parts]) for k in first}
+    summary = summarise(episodes)
+    if names is None:
+        return summary, []
+    assets = getattr(env, "assets", ())
+    summary["per_object"] = per_object(episodes, names, [a.category for a in assets])
+    summary["left_out"] = [list(pair) for pair in getattr(env, "left_out", ())]
+    clips = []
+    if positions is not None and assets and pictured:
+        order = [names.index(n) for n in summary["per_object"]]  # worst first
+        for b in choose_episodes(first, order, pictured):
+            length = max(int(first["length"][b]), 1)
+            asset = assets[int(first["object_id"][b])]
+            outcome = {k: bool(v[b]) for k, v in first.items() if k.startswith("success_")}
+            clips.append(Clip(env.scene, asset, positions[:length, b], outcome, env.control_dt))  # type: ignore[attr-defined]
+    return summary, clips
+
+
+def _evaluate(
+    spec: EnvSpec,
+    task: Any,
+    engine: str,
+    agent_for: Callable[[Env], Agent],
+    splits: Sequence[str],
+    episodes: int,
+    seed: int,
+    head: dict[str, Any],
+    title: str,
+    files: Sequence[Path | None],
+    video: bool,
+) -> dict[str, Any]:
+    """All splits, tables, files. The first of `files` names the pictures beside it."""
+    if episodes < 1:
+        raise ConfigError(f"--episodes {episodes}: must be at least 1")
+    began = time.monotonic()
+    summaries: dict[str, Any] = {}
+    clips: list[Clip] = []
+    physics = None
+    written = [Path(f) for f in files if f is not None]
+    draw = video and bool(written)
+    for name in dict.fromkeys(splits):
+        since = time.monotonic()
+        env = spec.make(
+            task, num_envs=batch_size(episodes), engine=engine, objects=name, seed=seed,
+            evaluation=True,
+        )  # fmt: skip
+        ids = plan(len(getattr(env, "objects", ())) or 1, env.num_envs, episodes)
+        # Each split has its own random numbers, whatever else is evaluated with it.
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+        pictured = _PICTURED // len(splits) if draw else 0
+        summary, chosen = _evaluate_split(env, agent_for(env), ids, key, max(pictured, int(draw)))
+        summary["seconds"] = round(time.monotonic() - since, 2)
+        summaries[name] = summary
+        clips += chosen
+        physics = getattr(getattr(env, "engine", None), "physics", None)
+        print(f"evaluated {name}: {summary['episodes']} episodes, {summary['seconds']:.0f} s")
+    first = next(iter(summaries.values()))
+    result = {
+        **first,
+        "splits": summaries,
+        **head,
+        "seed": seed,
+        "physics": to_plain(physics),
+        "versions": {**runs.versions(), "git_revision": runs.git_revision()},
+    }
+    for file in written:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_json(file, result)
+        file.with_suffix(".md").write_text(report(title, summaries) + "\n")
+    print("\n" + report(title, summaries, _WORST) + "\n")
+    if clips:
+        since = time.monotonic()
+        pictures = write_pictures(clips, written[0].with_suffix(""))
+        took = time.monotonic() - since
+        print(f"drew {', '.join(shlex.quote(str(p)) for p in pictures)} in {took:.0f} s")
+    print(f"{', '.join(map(str, written)) or 'evaluated'}: {time.monotonic() - began:.0f} s")
+    return result
+
+
+def report(title: str, splits: dict[str, Any], most: int | None = None) -> str:
+    """Markdown: all splits, then categories and objects of each (`most` worst ones, or all)."""
+    parts = [f"## Evaluation: {title}", split_table(splits)]
+    for name, summary in splits.items():
+        objects = summary.get("per_object")
+        if not objects:
+            continue
+        shown = min(len(objects), most or len(objects))
+        parts += [f"### {name}", category_table(objects)] if most is None else []
+        parts.append(f"#### {name}: {shown} worst of {len(objects)} objects")
+        parts.append(object_table(objects, most))
+        for left, why in summary.get("left_out", ()):
+            parts.append(f"left out {left}: {why}")
+    return "\n\n".join(p for p in parts if p)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
