@@ -34,9 +34,9 @@ class RenderMesh:
 
     vertices: np.ndarray  # (V, 3) local frame
     faces: np.ndarray  # (F, 3)
-    colour: np.ndarray | tuple[float, float, float] = (0.7, 0.7, 0.72)  # (3,) or (F, 3), 0 .. 1
-    position: np.ndarray | tuple[float, float, float] = (0.0, 0.0, 0.0)
-    quat: np.ndarray | tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+    colour: np.ndarray | Sequence[float] = (0.7, 0.7, 0.72)  # (3,) or (F, 3), 0 .. 1
+    position: np.ndarray | Sequence[float] = (0.0, 0.0, 0.0)
+    quat: np.ndarray | Sequence[float] = (1.0, 0.0, 0.0, 0.0)
 
     @cached_property
     def corner_normals(self) -> np.ndarray:
@@ -59,9 +59,9 @@ class RenderMesh:
 class Camera:
     """A pinhole camera; `fov` is the vertical field of view in degrees."""
 
-    position: tuple[float, float, float] | np.ndarray
-    target: tuple[float, float, float] | np.ndarray
-    up: tuple[float, float, float] | np.ndarray = (0.0, 0.0, 1.0)
+    position: Sequence[float] | np.ndarray
+    target: Sequence[float] | np.ndarray
+    up: Sequence[float] | np.ndarray = (0.0, 0.0, 1.0)
     fov: float = 30.0
 
     def rays(self, width: int, height: int, dx=0.5, dy=0.5) -> tuple[np.ndarray, np.ndarray]:
@@ -225,7 +225,10 @@ def _geom_mesh(model: mujoco.MjModel, g: int) -> tuple[np.ndarray, np.ndarray] |
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write an (H, W, 3) uint8 image."""
-    Image.fromarray(_checked(image)).save(path, format="PNG", optimize=True)
+    try:
+        Image.fromarray(_checked(image)).save(path, format="PNG", optimize=True)
+    except OSError as error:
+        raise DataError(f"{path}: cannot write the image: {error.strerror or error}") from error
 
 
 def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float = 30.0) -> None:

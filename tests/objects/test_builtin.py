@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 from scipy.spatial import ConvexHull
 from trimesh.proximity import closest_point
 
@@ -18,6 +19,7 @@ from dexjax.objects.builtin import (
     find_category,
     make_shape,
 )
+from dexjax.objects.builtin.__main__ import main
 from dexjax.objects.builtin.solids import convex_piece, loft, sweep, unite
 
 # Closed surfaces by their holes: Euler number 2 - 2 x genus. A mug without its handle's hole, or
@@ -284,6 +286,22 @@ def test_assets_keep_parts_and_mass(tmp_path):
         )
     # The frame keeps its axes and moves to the centre of mass of the hollow mug.
     np.testing.assert_allclose(asset.mesh_origin, -mesh.center_mass, atol=1e-4)
+
+
+def test_sheet_shows_what_to_hold_and_avoid(tmp_path, capsys):
+    out = tmp_path / "sheet.png"
+    main(["sheet", str(out), "--size", "40"])
+    image = np.asarray(Image.open(out)).astype(int)
+    rows = -(-len(CATEGORIES) // 6)
+    assert image.shape == (rows * 44 - 4, 6 * 44 - 4, 3)
+    for k in range(len(CATEGORIES)):
+        tile = image[k // 6 * 44 :, k % 6 * 44 :][:40, :40]
+        red, green, blue = tile[..., 0], tile[..., 1], tile[..., 2]
+        # Every object shows a green part: what to hold.
+        assert ((green > red + 40) & (green > blue + 25)).sum() > 8
+    with pytest.raises(SystemExit) as left:
+        main(["sheet", str(tmp_path / "no" / "folder.png"), "--size", "8"])
+    assert left.value.code == 2 and "folder.png" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 import numpy as np
 
+from dexjax.core.errors import DexjaxError
 from dexjax.objects.builtin.catalogue import CATEGORIES, BuiltinShape
 from dexjax.objects.builtin.splits import SEEN_CATEGORIES, make_shape
 from dexjax.render import RenderMesh, frame_camera, grid, render, write_png
@@ -28,7 +30,9 @@ def part_colours(shape: BuiltinShape) -> np.ndarray:
     table = []
     for name in shape.part_names:
         labels = shape.part_affordances[name]
-        family = next((c for key, c in FAMILIES if key in labels and "avoid" not in labels), None)
+        family: tuple[float, ...] | None = next(
+            (c for key, c in FAMILIES if key in labels and "avoid" not in labels), None
+        )
         if "avoid" in labels:
             family = dict(FAMILIES)["avoid"]
             # Parts that must not be touched keep apart by tint: insides are paler.
@@ -63,8 +67,16 @@ def main(argv: list[str] | None = None) -> None:
     draw.add_argument("--size", type=int, default=240, help="pixels per object")
     draw.add_argument("--instance", type=int, default=0, help="instance number to draw")
     options = parser.parse_args(argv)
-    write_png(options.out, sheet(options.size, options.instance))
+    try:
+        write_png(options.out, sheet(options.size, options.instance))
+    except DexjaxError as error:
+        raise SystemExit(_fail(error)) from None
     print(options.out)
+
+
+def _fail(error: DexjaxError) -> int:
+    print(error, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":
