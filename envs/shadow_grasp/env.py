@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 
-from dexjax.core.rotations import quat_from_yaw, quat_mul
+from dexjax.core.errors import ConfigError
 from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.bank import ObjectBank
 from dexjax.objects.sampler import ObjectSampler
@@ -16,7 +19,8 @@ from dexjax.sim.types import Engine, SimState
 from envs.shadow_grasp.config import ShadowGraspConfig
 from envs.shadow_grasp.features import compute_features
 from envs.shadow_grasp.script import ScriptConfig, scripted_action
-from envs.shadow_grasp.servo import ServoTask, ServoVariant
+from envs.shadow_grasp.servo import ServoVariant
+from envs.shadow_grasp.unidexgrasp import UniDexGraspVariant
 
 _LIFTED = 0.05  # m above the start
 _OUT_OF_REACH = 0.5  # m from the start, horizontally
@@ -29,10 +33,10 @@ class Episode:
 
     step: jax.Array  # (B,) int32 control steps done
     goal: jax.Array  # (B, 3)
-    start: jax.Array  # (B, 3) object position at reset
+    start: jax.Array  # (B, 3) object position at reset (the variant says of which point)
     inside: jax.Array  # (B,) int32 consecutive steps at the goal
     highest: jax.Array  # (B,) m above the start
-    task: ServoTask
+    task: Any  # memory of the task variant
     sampler: object
 
 
@@ -40,7 +44,7 @@ class ShadowGrasp:
     """`num_envs` grasp episodes; see `dexjax.rl.env.Env`.
 
     `stagger` starts the first episodes at random steps, so that resets spread over time; leave it
-    off to measure.
+    off to measure. `object_features` (N, 64): see `UniDexGraspVariant`, which alone uses them.
     """
 
     def __init__(
@@ -53,11 +57,16 @@ class ShadowGrasp:
         *,
         control_dt: float,
         stagger: bool = True,
+        object_features: ArrayLike | None = None,
     ) -> None:
         self.cfg, self.scene, self.bank, self.engine = cfg, scene, bank, engine
         self.sampler, self.stagger = sampler, stagger
         self.num_envs = engine.num_envs
-        self.variant = ServoVariant(cfg, scene, bank, control_dt)
+        self.variant: ServoVariant | UniDexGraspVariant
+        if cfg.variant == "servo":
+            self.variant = ServoVariant(cfg, scene, bank, control_dt)
+        else:
+            self.variant = UniDexGraspVariant(cfg, scene, bank, object_features)
         self.action_size = self.variant.action_size
         self.observation_sizes = self.variant.observation_sizes
         self.episode_length = cfg.episode_length
@@ -174,7 +183,11 @@ class ShadowGrasp:
         return jnp.clip(base + self.cfg.residual_scale * action, -1.0, 1.0)
 
     def base_action(self, state: EnvState) -> jax.Array:
-        """The scripted action (B, 24) in this state."""
+        """The scripted action (B, 24) in this state; ConfigError where the base has no servos."""
+        if not isinstance(self.variant, ServoVariant):
+            raise ConfigError(
+                f"the scripted policy drives a servoed base; variant {self.cfg.variant!r} has none"
+            )
         episode = state.task
         return scripted_action(
             compute_features(state.sim, self.scene.hand, self.bank),
@@ -192,14 +205,9 @@ class ShadowGrasp:
         self, key: jax.Array, object_id: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """qpos (B, nq), qvel (B, nv) and object parameters (B, 2) of new episodes."""
-        reset, bank, num = self.cfg.reset, self.bank, self.num_envs
-        k_pose, k_yaw, k_xy, k_hand, k_mass, k_friction = jax.random.split(key, 6)
-        pose = jax.random.categorical(k_pose, jnp.log(bank.stable_probability[object_id]))
-        rest = bank.stable_quat[object_id, pose]
-        yaw = jax.random.uniform(k_yaw, (num,), minval=-jnp.pi, maxval=jnp.pi)
-        quat = quat_mul(quat_from_yaw(yaw), rest)
-        height = bank.stable_height[object_id, pose] + self.cfg.scene.table_height + 1e-3
-        xy = jax.random.uniform(k_xy, (num, 2), minval=-reset.object_xy, maxval=reset.object_xy)
+        reset, num = self.cfg.reset, self.num_envs
+        *k_object, k_hand, k_mass, k_friction = jax.random.split(key, 6)
+        pos, quat = self.variant.initial_object(k_object, object_id)
         base, fingers = self.variant.hand_start(k_hand, num)
 
         scene = self.scene
@@ -207,8 +215,7 @@ class ShadowGrasp:
         qpos = qpos.at[:, : scene.base_dof].set(base)
         qpos = qpos.at[:, scene.finger_qpos].set(fingers)
         at = scene.object_qpos
-        qpos = qpos.at[:, at : at + 2].set(xy).at[:, at + 2].set(height)
-        qpos = qpos.at[:, at + 3 : at + 7].set(quat)
+        qpos = qpos.at[:, at : at + 3].set(pos).at[:, at + 3 : at + 7].set(quat)
         qvel = jnp.zeros((num, scene.model.nv))
         low, high = jnp.log(jnp.asarray(reset.mass_range))
         mass = jnp.exp(jax.random.uniform(k_mass, (num,), minval=low, maxval=high))
@@ -218,10 +225,10 @@ class ShadowGrasp:
 
     def _start(self, sim: SimState, sampler: object) -> Episode:
         zero = jnp.zeros(self.num_envs, jnp.int32)
-        start = sim.body_pos[:, -1]
+        start = self.variant.object_origin(sim)
         return Episode(
             step=zero,
-            goal=start + jnp.array([0.0, 0.0, self.cfg.goal_height]),
+            goal=self.variant.goal(start),
             start=start,
             inside=zero,
             highest=jnp.zeros(self.num_envs),
@@ -230,7 +237,7 @@ class ShadowGrasp:
         )
 
     def _advance(self, episode: Episode, sim: SimState) -> Episode:
-        position = sim.body_pos[:, -1]
+        position = self.variant.object_origin(sim)
         at_goal = jnp.linalg.norm(episode.goal - position, axis=-1) <= self.cfg.success_radius
         height = position[:, 2] - episode.start[:, 2]
         return episode.replace(
@@ -249,7 +256,7 @@ class ShadowGrasp:
     def _metrics(self, sim: SimState, episode: Episode) -> dict[str, jax.Array]:
         """Diagnostics of this step, each (B,)."""
         features = compute_features(sim, self.scene.hand, self.bank)
-        position = sim.body_pos[:, -1]
+        position = self.variant.object_origin(sim)
         return {
             "grip": features.grip.astype(jnp.float32),
             "at_goal": (episode.inside > 0).astype(jnp.float32),
@@ -260,7 +267,7 @@ class ShadowGrasp:
 
     def _empty_result(self, object_id: jax.Array) -> dict[str, jax.Array]:
         zeros = jnp.zeros(self.num_envs)
-        names = ("success_any", "success_end", "success_held", "lifted", "dropped")
+        names: tuple[str, ...] = ("success_any", "success_end", "success_held", "lifted", "dropped")
         names += ("out_of_reach", "table_contact", "diverged", "return", "length")
         return {k: zeros for k in names} | {"object_id": object_id}
 
@@ -270,7 +277,7 @@ class ShadowGrasp:
         """Episode statistics so far; final where the episode is done. Each (B,) float32."""
         first = episode.step == 1
         old = {k: jnp.where(first, 0.0, v) for k, v in last.items() if k != "object_id"}
-        position = sim.body_pos[:, -1]
+        position = self.variant.object_origin(sim)
         height = position[:, 2] - episode.start[:, 2]
         away = jnp.linalg.norm((position - episode.start)[:, :2], axis=-1)
         at_goal = episode.inside > 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ class Row:
     size: int
     scale: float
     frame: str
-    value: Callable[[ObservationInput], jax.Array]
+    value: Callable[[Any], jax.Array]
 
 
 def _flat(x: jax.Array) -> jax.Array:
@@ -105,8 +106,13 @@ PRIVILEGED_ROWS: tuple[Row, ...] = (
 GROUPS = {"policy": POLICY_ROWS, "privileged": PRIVILEGED_ROWS}
 
 
-def observe(x: ObservationInput) -> dict[str, jax.Array]:
-    """Scaled and clipped observation groups, each (B, sum of row sizes)."""
+def observe(
+    x: Any, groups: Mapping[str, tuple[Row, ...]] = GROUPS
+) -> dict[str, jax.Array]:
+    """Scaled and clipped observation groups, each (B, sum of row sizes).
+
+    x: what the rows of `groups` look at; `ObservationInput` for those of this file.
+    """
     return {
         group: jnp.concatenate(
             [
@@ -115,14 +121,16 @@ def observe(x: ObservationInput) -> dict[str, jax.Array]:
             ],
             axis=1,
         )
-        for group, rows in GROUPS.items()
+        for group, rows in groups.items()
     }
 
 
-def row_slices(group: str) -> dict[str, slice]:
+def row_slices(
+    group: str, groups: Mapping[str, tuple[Row, ...]] = GROUPS
+) -> dict[str, slice]:
     """Where each named row lies in its group's vector."""
     slices, start = {}, 0
-    for row in GROUPS[group]:
+    for row in groups[group]:
         slices[row.name] = slice(start, start + row.size)
         start += row.size
     return slices

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from dexjax.core.rotations import quat_from_yaw, quat_mul
 from dexjax.objects.bank import ObjectBank
 from dexjax.sim.scene import BASE_DOFS, Scene, coupled_joints
 from dexjax.sim.types import Control, SimState
@@ -62,6 +65,31 @@ class ServoVariant:
             "follower": np.array([p[0] for p in pairs], int),
             "leader": np.array([p[1] for p in pairs], int),
         }
+
+    # --- object and goal --------------------------------------------------------------------
+
+    def initial_object(
+        self, keys: Sequence[jax.Array], object_id: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Position (B, 3) of the centre of mass and quaternion (B, 4) at rest on the table.
+
+        keys: three random keys.
+        """
+        bank, num, most = self.bank, len(object_id), self.cfg.reset.object_xy
+        pose = jax.random.categorical(keys[0], jnp.log(bank.stable_probability[object_id]))
+        yaw = jax.random.uniform(keys[1], (num,), minval=-jnp.pi, maxval=jnp.pi)
+        quat = quat_mul(quat_from_yaw(yaw), bank.stable_quat[object_id, pose])
+        xy = jax.random.uniform(keys[2], (num, 2), minval=-most, maxval=most)
+        height = bank.stable_height[object_id, pose] + self.cfg.scene.table_height + 1e-3
+        return jnp.concatenate([xy, height[:, None]], 1), quat
+
+    def object_origin(self, sim: SimState) -> jax.Array:
+        """The point of the object (B, 3) that is to reach the goal: its centre of mass."""
+        return sim.body_pos[:, -1]
+
+    def goal(self, start: jax.Array) -> jax.Array:
+        """Goal (B, 3) of episodes whose object started at (B, 3)."""
+        return start + jnp.array([0.0, 0.0, self.cfg.goal_height])
 
     # --- episode start ----------------------------------------------------------------------
 
