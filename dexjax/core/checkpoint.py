@@ -10,6 +10,7 @@ a plain number is complete whatever happened to the process. Orbax is used nowhe
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -60,6 +61,7 @@ def save(
             "step": step,
             "score": score,
             "arrays": _array_table(state),
+            "files": _hashes(temporary / "state"),
         }
         (temporary / "metadata.json").write_text(json.dumps(content, indent=1))
         _flush_tree(temporary)
@@ -89,7 +91,8 @@ def restore(path: Path, like: Any) -> Any:
     """
     from orbax.checkpoint import v1 as ocp
 
-    saved = read_metadata(path)["arrays"]
+    metadata = read_metadata(path)
+    saved = metadata["arrays"]
     for name, (shape, dtype) in _array_table(like).items():
         if name not in saved:
             raise DataError(f"checkpoint {path}: holds no array {name}; it is from another setup")
@@ -97,6 +100,14 @@ def restore(path: Path, like: Any) -> Any:
             raise DataError(
                 f"checkpoint {path}: array {name} has shape {saved[name][0]} {saved[name][1]}, "
                 f"but this setup needs {shape} {dtype}"
+            )
+    # Orbax does not notice every missing or altered file.
+    found = _hashes(path / "state")
+    for name, digest in metadata["files"].items():
+        if found.get(name) != digest:
+            what = "was altered" if name in found else "is missing"
+            raise DataError(
+                f"checkpoint {path}: file state/{name} {what}; use an older one beside it"
             )
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
@@ -129,8 +140,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise DataError(f"checkpoint {path}: metadata.json is missing; not a checkpoint?") from None
     except (OSError, ValueError) as e:
         raise DataError(f"checkpoint {file}: cannot be read ({e})") from e
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
         raise DataError(
             f"checkpoint {file}: field format is {found!r}, this dexjax reads {FORMAT}; "
             "use the version that wrote it"
@@ -198,6 +209,14 @@ def _array_table(tree: Any) -> dict[str, list]:
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): [list(x.shape), str(x.dtype)]
         for path, x in leaves
+    }
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file below a folder, by relative path."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
     }
 
 

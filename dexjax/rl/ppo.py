@@ -508,7 +508,7 @@ def _learn(cfg: PPOConfig, state: TrainState, batch: Batch, key: jax.Array, prog
         grads, info = jax.grad(ppo_loss, argnums=1, has_aux=True)(cfg, params, part, old_log_std)
         if cfg.lr_schedule == "minibatch":
             lr = adapt(lr, info["kl"])
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, new_opt_state = optimizer.update(grads, opt_state, params)
         new_params = jax.tree.map(lambda p, u: p - lr * u, params, updates)
         new_params["log_std"] = jnp.clip(new_params["log_std"], log_std_min, log_std_max)
@@ -591,20 +591,36 @@ def _finite_mean(x: jax.Array) -> jax.Array:
 
 
 def _check(env: Env, cfg: PPOConfig) -> None:
-    """Raise ConfigError for settings that cannot work together with this environment."""
-    for field in ("actor_obs", "critic_obs"):
-        for group in getattr(cfg, field):
+    """Raise ConfigError for settings that cannot work, alone or with this environment."""
+    rules = {
+        "rollout_length": cfg.rollout_length >= 1,
+        "epochs": cfg.epochs >= 1,
+        "minibatches": cfg.minibatches >= 1,
+        "gamma": 0 <= cfg.gamma <= 1,
+        "gae_lambda": 0 <= cfg.gae_lambda <= 1,
+        "clip": cfg.clip > 0,
+        "learning_rate": cfg.learning_rate > 0,
+        "lr_min": 0 < cfg.lr_min <= cfg.lr_max,
+        "std_min": 0 < cfg.std_min <= cfg.std_max,
+        "max_grad_norm": cfg.max_grad_norm > 0,
+        "stats_window": cfg.stats_window >= 1,
+    }
+    for name, holds in rules.items():
+        if not holds:
+            raise ConfigError(f"ppo.{name} = {getattr(cfg, name)} is out of range")
+    for name in ("actor_obs", "critic_obs"):
+        for group in getattr(cfg, name):
             if group not in env.observation_sizes:
-                raise unknown_name(f"ppo.{field} group", group, env.observation_sizes)
+                raise unknown_name(f"ppo.{name} group", group, env.observation_sizes)
     samples = cfg.rollout_length * env.num_envs
     if samples % cfg.minibatches:
         raise ConfigError(
-            f"ppo.minibatches {cfg.minibatches} does not divide rollout_length x num_envs = "
+            f"ppo.minibatches = {cfg.minibatches} does not divide rollout_length x num_envs = "
             f"{cfg.rollout_length} x {env.num_envs}; choose a divisor of {samples}"
         )
     if cfg.rollout_length > env.episode_length:
         raise ConfigError(
-            f"ppo.rollout_length {cfg.rollout_length} exceeds the episode length "
+            f"ppo.rollout_length = {cfg.rollout_length} exceeds the episode length "
             f"{env.episode_length}; shorten the rollout"
         )
     if isinstance(cfg.init_std, tuple) and len(cfg.init_std) != env.action_size:
