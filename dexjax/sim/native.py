@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,6 +77,7 @@ class NativeEngine:
         self._qpos, self._qvel, self._ctrl = bind("qpos"), bind("qvel"), bind("ctrl")
         self._warmstart, self._xfrc = bind("qacc_warmstart"), bind("xfrc_applied")
         self._sensor, self._force = bind("sensordata"), bind("qfrc_actuator")
+        self._contact_xpos = bind("xpos")  # body positions at the time of the sensors
         self._kinematics = _Kinematics(model, num_envs, threads)
         self._loaded = np.full(num_envs, -1)
         self._loaded_params = np.ones((num_envs, 2))
@@ -265,7 +267,8 @@ class NativeEngine:
         """
         alive = np.ones(self.num_envs, bool)
         try:
-            self._batch.step(nstep=count)
+            with _quiet():
+                self._batch.step(nstep=count)
         except mujoco.batch.SimulationError as error:
             alive[error.ids] = False
         return alive
@@ -318,7 +321,11 @@ class NativeEngine:
         fingers = self.scene.hand.finger_names
         # MuJoCo reports the force of the first named object on the second.
         force = -np.stack([sensor[:, part[f"force_{f}"]] for f in fingers], 1)
-        wrench = np.stack([sensor[:, part[f"wrench_{f}"]] for f in fingers], 1)
+        net = np.stack([sensor[:, part[f"wrench_{f}"]] for f in fingers], 1)
+        tips = ids[list(self.scene.hand.fingertip_body)]
+        arm = net[..., 6:] - self._contact_xpos[:, tips]
+        torque = net[..., 3:6] + np.cross(arm, net[..., :3])
+        wrench = -np.concatenate([net[..., :3], torque], -1, dtype=f32, casting="same_kind")
         table = np.linalg.norm(sensor[:, part["force_table"]], axis=1)
         return (
             self._qpos.astype(f32),
@@ -334,6 +341,20 @@ class NativeEngine:
             self._force[:, self.scene.finger_qvel].astype(f32),
             alive,
         )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MuJoCo from printing each divergence and from appending to MUJOCO_LOG.TXT in the
+    current folder; the divergence log has them."""
+    before = mujoco.MjLogConfig.get()
+    quiet = mujoco.MjLogConfig.get()
+    quiet.logto_console = quiet.logto_file = False
+    quiet.set()
+    try:
+        yield
+    finally:
+        before.set()
 
 
 class _Kinematics:
@@ -361,7 +382,7 @@ class _Kinematics:
         """Poses and velocities at (N, nq), (N, nv), until the next call; of simulations `which`
         only if given. Those that are not finite get some value."""
         self._qpos[:], self._qvel[:] = qpos, qvel
-        with contextlib.suppress(mujoco.batch.SimulationError):
+        with contextlib.suppress(mujoco.batch.SimulationError), _quiet():
             self._batch.forward(which, stage=mujoco.mjtStage.mjSTAGE_VEL.value)
         return self
 

@@ -262,12 +262,13 @@ def _contact_sensors(spec: mujoco.MjSpec, hand: Hand) -> None:
 
     force = 1 << mujoco.mjtConDataField.mjCONDATA_FORCE.value
     torque = 1 << mujoco.mjtConDataField.mjCONDATA_TORQUE.value
+    position = 1 << mujoco.mjtConDataField.mjCONDATA_POS.value
     unknown = mujoco.mjtObj.mjOBJ_UNKNOWN
     for i, finger in enumerate(hand.finger_names):
         root = hand.body_names[hand.body_finger.index(i)]
         tip = hand.body_names[hand.fingertip_body[i]]
         add(f"force_{finger}", tree, root, body, OBJECT_BODY, force)
-        add(f"wrench_{finger}", body, tip, unknown, "", force | torque)
+        add(f"wrench_{finger}", body, tip, unknown, "", force | torque | position)
     add("force_table", tree, hand.body_names[0], geom, "table", force)
 
 

@@ -25,7 +25,8 @@ class SimState:
     body_linvel: jax.Array  # (B, nbody, 3) of the body origin
     body_angvel: jax.Array  # (B, nbody, 3)
     finger_force: jax.Array  # (B, 5, 3) net force of the object on each finger, N
-    tip_wrench: jax.Array  # (B, 5, 6) net contact force and torque on each distal link, N and N m
+    tip_wrench: jax.Array  # (B, 5, 6) net contact force (N) and torque about the link origin (N m)
+    # on each distal link
     table_force: jax.Array  # (B,) norm of the net contact force between hand and table, N
     joint_force: jax.Array  # (B, 22) actuator force in finger joint space, N m
     finite: jax.Array  # (B,) bool; False: the simulation diverged and must be reset
