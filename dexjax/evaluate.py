@@ -1,7 +1,7 @@
 """Measure a policy: `python -m dexjax.evaluate RUN`, or `--agent scripted` without any run.
 
-Deterministic episodes in reference physics, spread evenly over the objects; tables on screen, numbers in
-JSON, pictures of some episodes beside it. The same seed gives the same numbers.
+Deterministic episodes in reference physics, spread evenly over the objects; tables on screen,
+numbers in JSON, pictures of some episodes beside it. The same seed gives the same numbers.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ EPISODES = 512
 _ENVS_PER_BATCH = 512
 _PICTURED = 6  # episodes in the pictures
 _WORST = 8  # objects per split in the table on screen
+
+_NUMBERS = ("return", "length", "object_id")  # of an episode; all else is an outcome, 0 or 1
 
 AgentName = Literal["zero", "random", "scripted"]
 
@@ -282,7 +284,7 @@ def _evaluate_split(
         for b in choose_episodes(first, order, pictured):
             length = max(int(first["length"][b]), 1)
             asset = assets[int(first["object_id"][b])]
-            outcome = {k: bool(v[b]) for k, v in first.items() if k.startswith("success_")}
+            outcome = {k: bool(v[b]) for k, v in first.items() if k not in _NUMBERS}
             clips.append(Clip(env.scene, asset, positions[:length, b], outcome, env.control_dt))  # type: ignore[attr-defined]
     return summary, clips
 

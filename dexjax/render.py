@@ -159,9 +159,12 @@ def render_depth(
 
 
 def model_geometry(
-    model: mujoco.MjModel, groups: Iterable[int] = (0, 1, 2)
+    model: mujoco.MjModel, groups: Iterable[int] = (0, 1, 2), *, detail: int = 3
 ) -> list[tuple[int, RenderMesh]]:
-    """(body id, mesh in the body frame) of every visible geom in `groups`; planes are left out."""
+    """(body id, mesh in the body frame) of every visible geom in `groups`; planes are left out.
+
+    detail: 3, or 2 for a quarter of the triangles on round shapes (small pictures, videos).
+    """
     wanted, out = set(groups), []
     for g in range(model.ngeom):
         rgba = model.geom_rgba[g]
@@ -169,7 +172,7 @@ def model_geometry(
             rgba = model.mat_rgba[model.geom_matid[g]]  # MuJoCo's rule: the geom's own colour wins
         if int(model.geom_group[g]) not in wanted or rgba[3] == 0:
             continue
-        shape = _geom_mesh(model, g)
+        shape = _geom_mesh(model, g, detail)
         if shape is None:
             continue
         vertices = shape[0] @ _matrix(model.geom_quat[g]).T + model.geom_pos[g]
@@ -192,15 +195,15 @@ def scene_meshes(
     return pose_geometry(model_geometry(model, groups), xpos, xquat)
 
 
-def _geom_mesh(model: mujoco.MjModel, g: int) -> tuple[np.ndarray, np.ndarray] | None:
+def _geom_mesh(model: mujoco.MjModel, g: int, detail: int) -> tuple[np.ndarray, np.ndarray] | None:
     kind, size = mujoco.mjtGeom(model.geom_type[g]), model.geom_size[g]
     create = trimesh.creation
     if kind == mujoco.mjtGeom.mjGEOM_SPHERE:
-        mesh = create.icosphere(3, size[0])
+        mesh = create.icosphere(detail, size[0])
     elif kind == mujoco.mjtGeom.mjGEOM_ELLIPSOID:
-        mesh = create.icosphere(3).apply_scale(size)
+        mesh = create.icosphere(detail).apply_scale(size)
     elif kind == mujoco.mjtGeom.mjGEOM_CAPSULE:
-        mesh = create.capsule(2 * size[1], size[0], count=[16, 24])
+        mesh = create.capsule(2 * size[1], size[0], count=[2 << detail, 3 << detail])
         mesh.vertices[:, 2] -= mesh.bounds.mean(0)[2]
     elif kind == mujoco.mjtGeom.mjGEOM_CYLINDER:
         mesh = create.cylinder(size[0], 2 * size[1], sections=32)

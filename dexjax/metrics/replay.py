@@ -14,6 +14,7 @@ from dexjax.objects.asset import ObjectAsset
 from dexjax.render import (
     Camera,
     RenderMesh,
+    frame_camera,
     grid,
     label,
     model_geometry,
@@ -34,6 +35,9 @@ _PARTS = (
     (0.84, 0.37, 0.10), (0.94, 0.89, 0.35), (0.35, 0.70, 0.90),
 )  # fmt: skip
 _TABLE = (0.72, 0.66, 0.58)
+# The camera shows what happens within x, y of +- the first and below the second, m: an object that
+# is thrown away may leave the picture.
+_VIEW, _FRAMED_MOMENTS = (0.26, 0.5), 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +47,7 @@ class Clip:
     scene: Scene
     asset: ObjectAsset
     qpos: np.ndarray  # (T, nq) one row per control step
-    outcome: Mapping[str, bool]  # "success_any", "success_end", "success_held"
+    outcome: Mapping[str, bool]  # "success_any", "success_end", "success_held", "lifted", ...
     control_dt: float
 
     @property
@@ -54,8 +58,18 @@ class Clip:
     @property
     def caption(self) -> str:
         """Object and how the episode ended."""
-        reached = [k.removeprefix("success_") for k, v in self.outcome.items() if v]
-        return f"{self.asset.name}: {'success ' + reached[-1] if reached else 'failed'}"
+        o = self.outcome
+        if self.good:
+            end = "success"
+        elif o.get("diverged"):
+            end = "diverged"
+        elif o.get("dropped"):
+            end = "dropped"
+        elif not o.get("lifted", True):
+            end = "not lifted"
+        else:
+            end = "at goal, not held" if o.get("success_any") else "not at goal"
+        return f"{self.asset.name}: {end}"
 
 
 def choose_episodes(
@@ -63,18 +77,22 @@ def choose_episodes(
 ) -> list[int]:
     """Indices of `count` episodes of different objects: half failures of the worst objects, half
     successes of objects spread over the ranking; more of one kind where the other is rare."""
-    good = episodes[_strictest(episodes)] > 0.5
-    ids = episodes["object_id"]
-    failed = [int(np.flatnonzero((ids == o) & ~good)[0]) for o in worst_first if any((ids == o) & ~good)]
-    taken = {int(ids[b]) for b in failed[: count // 2]}
-    able = [o for o in worst_first if o not in taken and any((ids == o) & good)]
-    spread = np.unique(np.linspace(0, len(able) - 1, min(count, len(able))).round().astype(int))
-    worked = [int(np.flatnonzero((ids == able[i]) & good)[0]) for i in spread]
-    num_failed = max(min(len(failed), count // 2), count - len(worked))
-    chosen = failed[:num_failed]
-    pick = np.linspace(0, len(worked) - 1, count - len(chosen)).round().astype(int) if worked else []
-    rest = [worked[i] for i in dict.fromkeys(pick)]
-    return [*rest, *chosen][:count]
+    ids, good = episodes["object_id"], episodes[_strictest(episodes)] > 0.5
+
+    def first(wanted: bool) -> list[int]:
+        """The first success or failure of each object that has one."""
+        rows = [np.flatnonzero((ids == o) & (good == wanted)) for o in worst_first]
+        return [int(r[0]) for r in rows if len(r)]
+
+    failed, worked = first(False), first(True)
+    failed = failed[: max(min(len(failed), count // 2), count - len(worked))]
+    shown, room = set(ids[failed]), count - len(failed)
+    others = [b for b in worked if ids[b] not in shown]
+    if len(others) >= room:
+        return [
+            others[i] for i in np.linspace(0, len(others) - 1, room).round().astype(int)
+        ] + failed
+    return [*others, *(b for b in worked if ids[b] in shown)][:room] + failed
 
 
 def write_pictures(clips: Sequence[Clip], stem: Path) -> list[Path]:
@@ -106,7 +124,7 @@ class _Stage:
         self._model = build_scene([clip.asset], config, visual=True).model
         self._data = mujoco.MjData(self._model)
         hidden = {0, self._model.body(OBJECT_BODY).id}  # the table and the convex pieces
-        self._hand = [g for g in model_geometry(self._model) if g[0] not in hidden]
+        self._hand = [g for g in model_geometry(self._model, detail=2) if g[0] not in hidden]
         self._object = RenderMesh(clip.asset.vertices, clip.asset.faces, _colours(clip.asset))
         top = config.table_height
         self._table = _slab(0.5, top - 0.02, top)
@@ -116,14 +134,23 @@ class _Stage:
         qpos, at = self.clip.qpos[step], self.clip.scene.object_qpos
         self._data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, self._data)
-        hand = pose_geometry(self._hand, self._data.xpos, self._data.xquat)
+        hand = pose_geometry(self._hand, self._data.xpos.copy(), self._data.xquat.copy())
         return [*hand, self._object.at(qpos[at : at + 3], qpos[at + 3 : at + 7]), self._table]
 
     @cached_property
     def camera(self) -> Camera:
-        """Sees the table's middle and the goal above it, from the thumb's side."""
-        target = np.array([0.0, 0.0, self.clip.scene.config.table_height + 0.16])
-        return Camera(target + np.array([0.75, -0.85, 0.42]), target, fov=27.0)
+        """A fixed camera that sees hand and object during the whole episode, near the table."""
+        last = len(self.clip.qpos) - 1
+        moments = np.unique(np.linspace(0, last, _FRAMED_MOMENTS).round().astype(int))
+        meshes = [m for t in moments for m in self.meshes(t)[:-1]]  # all but the table
+        low = np.array([-_VIEW[0], -_VIEW[0], 0.0])
+        high = np.array([_VIEW[0], _VIEW[0], _VIEW[1]])
+        floor = np.array([0.0, 0.0, self.clip.scene.config.table_height])
+        points = np.concatenate([m.world_vertices() for m in meshes]) - floor
+        inside = points[((points >= low) & (points <= high)).all(1)] + floor
+        return frame_camera(
+            [RenderMesh(inside, np.zeros((0, 3), int))], -48.0, 24.0, fov=27.0, margin=1.18
+        )
 
 
 def _tile(stage: _Stage, step: int, size: int, supersample: int) -> np.ndarray:

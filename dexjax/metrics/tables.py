@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+_ORDER = ("lifted", "dropped", "out_of_reach", "table_contact", "diverged", "return", "length")
+
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """An aligned markdown table; the first column to the left, the others to the right."""
@@ -14,7 +16,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
-        parts = [t.rjust(w) if i else t.ljust(w) for i, (t, w) in enumerate(zip(row, widths))]  # noqa: B905
+        pairs = zip(row, widths, strict=True)
+        parts = [t.rjust(w) if i else t.ljust(w) for i, (t, w) in enumerate(pairs)]
         return "| " + " | ".join(parts) + " |"
 
     rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
@@ -67,10 +70,9 @@ def category_table(objects: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _quantities(summary: Mapping[str, Any]) -> list[str]:
-    """Quantities beside success that have a mean, in their order."""
-    return [
-        k for k, v in summary.items() if k != "success" and isinstance(v, Mapping) and "mean" in v
-    ]
+    """Quantities beside success; compiled code returns them in alphabetical order."""
+    found = [k for k, v in summary.items() if isinstance(v, Mapping) and "mean" in v]
+    return sorted(found, key=lambda k: (_ORDER.index(k) if k in _ORDER else -1, k))
 
 
 def _with_interval(e: Mapping[str, Any]) -> str:

@@ -28,9 +28,10 @@ def select_objects(
 ) -> Selection:
     """Load or build objects.
 
-    text: parts joined by "+", each `builtin:SPLIT`, `builtin:SPLIT:name,name`, `FOLDER` or `FOLDER:name,name` (names below
-    the folder, as in the build table). Raises ConfigError for unknown splits and names, DataError
-    for a folder without meshes, and ConfigError when nothing is left.
+    text: parts joined by "+", each `builtin:SPLIT`, `builtin:SPLIT:name,name`, `FOLDER` or
+    `FOLDER:name,name` (names below the folder, as in the build table). Raises ConfigError for
+    unknown splits and names, DataError for a folder without meshes, and ConfigError when nothing
+    is left.
     """
     assets: list[ObjectAsset] = []
     left_out: list[tuple[str, str]] = []
