@@ -173,13 +173,13 @@ def _repair(vertices: np.ndarray, faces: np.ndarray, where: str) -> MeshReading:
     distinct = (faces != np.roll(faces, 1, axis=1)).all(axis=1)
     # A sliver of zero area that joins three distinct vertices is kept: dropping it opens a hole.
     if not distinct.all():
-        notes.append(f"{int((~distinct).sum())} degenerate faces dropped")
+        notes.append(f"{_count((~distinct).sum(), 'degenerate face')} dropped")
         faces, source, area = faces[distinct], source[distinct], area[distinct]
     if len(faces) == 0 or area.sum() <= 0:
         raise DataError(f"{where}: no triangle has an area; export the mesh again")
     _, keep = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
     if len(keep) < len(faces):
-        notes.append(f"{len(faces) - len(keep)} duplicate faces dropped")
+        notes.append(f"{_count(len(faces) - len(keep), 'duplicate face')} dropped")
         keep.sort()
         faces, source = faces[keep], source[keep]
 
@@ -190,17 +190,23 @@ def _repair(vertices: np.ndarray, faces: np.ndarray, where: str) -> MeshReading:
         notes.append("winding made consistent")
     filled = _fill_holes(mesh)
     if filled:
-        notes.append(f"{filled} holes closed")
+        notes.append(f"{_count(filled, 'hole')} closed")
         source = np.concatenate([source, np.full(len(mesh.faces) - len(source), -1)])
     flipped, bodies = _turn_outward(mesh)
     if flipped:
-        notes.append(f"{flipped} inverted bodies turned outward")
+        notes.append(f"{_count(flipped, 'inverted body')} turned outward")
     if bodies > 1:
         notes.append(f"{bodies} bodies joined")
     if not mesh.is_watertight:
-        notes.append("not watertight: inside decided by winding numbers")
+        notes.append("not watertight")
     mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)  # no stale caches
     return MeshReading(mesh, tuple(notes), source.astype(np.int32))
+
+
+def _count(number: int, what: str) -> str:
+    if number == 1:
+        return f"1 {what}"
+    return f"{number} {what[:-1]}ies" if what.endswith("y") else f"{number} {what}s"
 
 
 def _fill_holes(mesh: trimesh.Trimesh, max_edges: int = 64) -> int:

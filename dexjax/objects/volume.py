@@ -38,7 +38,7 @@ def solid_properties(mesh: trimesh.Trimesh, pieces: list[np.ndarray] | None) -> 
             return SolidProperties(float(mesh.volume), centre, inertia, None)
     cells, cell = _voxels(mesh)
     if len(cells) >= 200:
-        return _from_cells(cells, cell, "volume counted in voxels (winding numbers)")
+        return _from_cells(cells, cell, "volume by voxels")
     if pieces:
         return _from_pieces(pieces)
     hull = trimesh.convex.convex_hull(mesh.vertices)

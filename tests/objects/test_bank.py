@@ -71,7 +71,8 @@ def test_extreme_points_are_on_the_hull_and_padded(assets):
     box = extreme_points(assets[0], 32)
     assert box.shape == (32, 3) and len(np.unique(box, axis=0)) == 8
     ball = extreme_points(assets[2], 32)
-    assert np.linalg.norm(ball, axis=1) == pytest.approx(0.04, rel=1e-3)
+    # Vertices stand out by 3 % so that the piece of 64 vertices keeps the ball's volume.
+    assert np.linalg.norm(ball, axis=1) == pytest.approx(0.04, rel=0.035)
     directions = np.random.default_rng(0).normal(size=(1000, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     # The bound that the docstring states: support within 12 % of a sphere's radius.

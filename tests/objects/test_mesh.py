@@ -144,7 +144,7 @@ def test_repairs_restore_the_solid_and_are_noted():
     mesh, notes, source = clean_mesh(trimesh.Trimesh(good.vertices, faces, process=False))
     assert mesh.is_watertight and mesh.volume == pytest.approx(good.volume, rel=1e-9)
     text = "; ".join(notes)
-    assert "1 degenerate" in text and "4 duplicate" in text and "1 holes closed" in text
+    assert "1 degenerate" in text and "4 duplicate" in text and "1 hole closed" in text
     assert "winding" in text
     assert (source == -1).sum() == 1
     # Each face is still the file's face: same three corners.
@@ -164,7 +164,7 @@ def test_an_inverted_mesh_is_turned_and_a_cavity_is_kept():
     outer_volume = outer.volume
     outer.invert()
     mesh, notes, _ = clean_mesh(outer)
-    assert mesh.volume == pytest.approx(outer_volume) and "1 inverted bodies" in "".join(notes)
+    assert mesh.volume == pytest.approx(outer_volume) and "1 inverted body" in "".join(notes)
 
 
 def test_a_large_opening_is_left_open():
