@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -297,7 +298,7 @@ def send(pipe, message: object) -> None:
     pipe.flush()
 
 
-def receive(pipe) -> object:
+def receive(pipe) -> Any:
     """The next message; EOFError if the other end is gone."""
     head = pipe.read(8)
     if len(head) < 8:

@@ -89,8 +89,8 @@ def build_asset(
     centred = trimesh.Trimesh(clean.vertices - solid.centre, clean.faces, process=False)
     hulls = [p - solid.centre for p in hulls]
     points, normals = surface_points(centred, NUM_SURFACE_POINTS)
-    poses, more = stable_poses(hulls, mass, inertia)
-    said += more
+    poses, drop_notes = stable_poses(hulls, mass, inertia)
+    said += drop_notes
     asset = ObjectAsset(
         name=name,
         category=category,

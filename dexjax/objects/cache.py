@@ -58,7 +58,7 @@ def load_or_build(
     key = content_key(mesh, options, pieces=pieces, face_parts=face_parts, mass=mass)
     file = directory / f"{key}.npz"
     status = "built"
-    is_path = not isinstance(mesh, trimesh.Trimesh)
+    path = None if isinstance(mesh, trimesh.Trimesh) else Path(mesh)
     if file.exists():
         try:
             asset = read_asset(file)
@@ -69,9 +69,9 @@ def load_or_build(
             return Loaded(
                 replace(
                     asset,
-                    name=name or (Path(mesh).stem if is_path else "object"),
+                    name=name or (path.stem if path else "object"),
                     category=category,
-                    source=str(mesh) if is_path else asset.source,
+                    source=str(path) if path else asset.source,
                     part_names=tuple(part_names),
                     part_affordances=labels,
                 ),
@@ -161,7 +161,7 @@ def write_asset(asset: ObjectAsset, file: Path) -> None:
     if asset.face_parts is not None:
         arrays["face_parts"] = asset.face_parts
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     temporary = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

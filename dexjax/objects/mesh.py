@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import igl
 import numpy as np
@@ -60,7 +60,7 @@ def load_raw(path: Path) -> trimesh.Trimesh:
     if not data.strip():
         raise DataError(f"{path}: the file is empty; export the mesh again")
     # No resolver: loaders that look for materials or buffers beside the file find none.
-    extra = {} if suffix in (".stl", ".off") else {"skip_materials": True}
+    extra: dict[str, Any] = {} if suffix in (".stl", ".off") else {"skip_materials": True}
     loud = logging.getLogger("trimesh")
     level = loud.level
     loud.setLevel(logging.CRITICAL)  # trimesh prints tracebacks of tolerated faults
@@ -232,7 +232,8 @@ def _fill_holes(mesh: trimesh.Trimesh, max_edges: int = 64) -> int:
     for start in follow:
         if start in seen:
             continue
-        loop, node = [], start
+        loop: list[int] = []
+        node = start
         while node in follow and node not in seen and len(loop) <= len(follow):
             seen.add(node)
             loop.append(node)

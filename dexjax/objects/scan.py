@@ -73,7 +73,7 @@ def scan_folder(
             items.append(_item(label, path, mesh_scale))
         except DataError as error:
             refused.append((label, str(error)))
-    seen: dict[str, Path] = {}
+    seen: dict[str, Path | trimesh.Trimesh] = {}
     for item in items:  # cup.obj beside cup.stl
         if item.name in seen:
             refused.append((item.name, f"{item.mesh}: same name as {seen[item.name]}; rename one"))
@@ -88,7 +88,8 @@ def _item(name: str, path: Path, mesh_scale: float | None) -> BuildItem:
     if scale is None and "unit" in meta:
         scale, note = unit_scale(meta["unit"], path.parent / "meta.json")
         notes += [note] if note else []
-    face_parts, part_names = None, ()
+    face_parts: np.ndarray | None = None
+    part_names: tuple[str, ...] = ()
     parts_file = path.parent / "face_parts.npz"
     if path.stem == "mesh" and parts_file.exists():
         face_parts, part_names = _read_parts(parts_file)
