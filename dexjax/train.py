@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None, start: float | None = None) -> int:
     except OSError as e:
         if not checkpoint.is_storage_failure(e):
             raise
-        print(f"error: cannot write {e.filename or 'a file'}: {e.strerror}", file=sys.stderr)
+        print(f"error: cannot write {e.filename or 'to disk'}: {e.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped by SIGINT", file=sys.stderr)
@@ -255,7 +255,10 @@ def _train(
                 "time/steps_per_second": rate,
                 "time/simulation_fraction": simulated / seconds,
             }
-            log.append(iteration, env_steps, scalars)
+            try:
+                log.append(iteration, env_steps, scalars)
+            except OSError as e:
+                raise checkpoint.storage_error(run_dir / "checkpoints", e) from e
             display.update(scalars)
         if scalars:
             display.update(scalars, last=True)

@@ -77,7 +77,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         if not is_storage_failure(e):
             raise
-        raise _storage_error(directory, e) from e
+        raise storage_error(directory, e) from e
     _prune(directory, keep)
     return final
 
@@ -189,17 +189,21 @@ def is_storage_failure(error: BaseException) -> bool:
     return False
 
 
-def _storage_error(directory: Path, error: BaseException) -> StorageError:
-    reason = os.strerror(errno.ENOSPC)
-    for code in (*_DISK_FULL, errno.EROFS, errno.EACCES):
-        if os.strerror(code) in str(error) or getattr(error, "errno", None) == code:
-            reason = os.strerror(code)
-            break
+def storage_error(directory: Path, error: BaseException) -> StorageError:
+    """What to tell the user about a failed write: the reason, and what is left to go on from."""
+    reason = next(
+        (
+            os.strerror(code)
+            for code in (*_DISK_FULL, errno.EROFS, errno.EACCES)
+            if os.strerror(code) in str(error) or getattr(error, "errno", None) == code
+        ),
+        str(error),
+    )
     last = latest(directory)
-    kept = f"the last intact checkpoint is {last}" if last else "there is no checkpoint yet"
+    kept = f"the last intact checkpoint is {last}" if last else f"no checkpoint in {directory} yet"
     return StorageError(
-        f"cannot write a checkpoint in {directory}: {reason}; {kept}. "
-        "Free some space or choose another --run-dir"
+        f"cannot write in {directory.parent}: {reason}; {kept}. "
+        "Free some space and continue with --resume, or choose another --run-dir"
     )
 
 

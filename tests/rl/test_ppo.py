@@ -271,10 +271,11 @@ def test_rollout_batch_equals_a_plain_loop():
     assert np.abs(without.target - batch.target).max() > 0.01
 
 
+@dataclasses.dataclass(frozen=True)
 class PoisonedEnv(PointMassEnv):
     """Environment 0 always reports NaN, environment 1 says that it was repaired."""
 
-    poison = math.nan
+    poison: float = math.nan
 
     def step(self, state, action):
         after = super().step(state, action)
@@ -291,8 +292,7 @@ class PoisonedEnv(PointMassEnv):
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_diverged_environments_do_not_reach_the_gradient(poison):
     cfg = dataclasses.replace(SMALL, shuffle=False)
-    env = PoisonedEnv(num_envs=32)
-    env.poison = poison
+    env = PoisonedEnv(num_envs=32, poison=poison)
     state = ppo.init(jax.random.key(0), env, cfg)
     env_state, rollout, _ = rollout_of(env, cfg, state, jax.random.key(1))
     batch = make_batch(cfg, state, env_state, rollout)
@@ -356,7 +356,7 @@ def test_solves_point_mass():
 
 
 def test_update_is_deterministic_and_compiled_once():
-    env = PointMassEnv(num_envs=32)
+    env = PointMassEnv(num_envs=16)
     state = ppo.init(jax.random.key(0), env, SMALL)
     ppo.update.clear_cache()
     runs = []

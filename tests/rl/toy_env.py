@@ -36,16 +36,22 @@ class PointMassConfig:
     """Weight of the distance term."""
 
 
+@dataclass(frozen=True)  # equal configurations are equal, so tests share compiled programs
 class PointMassEnv:
     """2 actions (acceleration, m/s2 in +-1), 6 + 2 observations, time limit only."""
 
-    action_size = 2
-    observation_sizes = {"policy": 6, "privileged": 2}
+    config: PointMassConfig = PointMassConfig()
+    num_envs: int = 64
 
-    def __init__(self, config: PointMassConfig | None = None, num_envs: int = 64):
-        self.config = config or PointMassConfig()
-        self.num_envs = num_envs
-        self.episode_length = self.config.episode_length
+    action_size = 2
+
+    @property
+    def observation_sizes(self) -> dict[str, int]:
+        return {"policy": 6, "privileged": 2}
+
+    @property
+    def episode_length(self) -> int:
+        return self.config.episode_length
 
     def reset(self, key: jax.Array) -> EnvState:
         key, key_sim, key_phase = jax.random.split(key, 3)
