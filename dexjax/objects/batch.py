@@ -24,7 +24,13 @@ import dexjax
 from dexjax.core.errors import DataError, DexjaxError
 from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.build import AssetOptions
-from dexjax.objects.cache import Loaded, content_key, default_cache_dir, load_or_build
+from dexjax.objects.cache import (
+    Loaded,
+    content_key,
+    default_cache_dir,
+    is_current,
+    load_or_build,
+)
 from dexjax.objects.mesh import load_raw, propose_scale
 from dexjax.objects.scan import BuildItem
 
@@ -182,7 +188,7 @@ def _in_cache(item: BuildItem, options: AssetOptions, directory: Path) -> bool:
         item.mesh, _options(item, options),
         pieces=item.pieces, face_parts=item.face_parts, mass=item.mass,
     )  # fmt: skip
-    return (directory / f"{key}.npz").exists()
+    return is_current(directory / f"{key}.npz")
 
 
 def _scaled(item: BuildItem, options: AssetOptions) -> BuildItem:

@@ -25,7 +25,7 @@ MAX_MASS = 50.0  # kg: a larger one is a wrong unit of mass
 
 @dataclass(frozen=True)
 class AssetOptions:
-    """What is built for an object; part of the cache key."""
+    """What is built for an object; all but `sdf` is part of the cache key."""
 
     mesh_scale: float = 1.0
     """Factor from the file's unit to metres."""

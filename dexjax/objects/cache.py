@@ -18,7 +18,7 @@ import trimesh
 
 from dexjax.core.errors import DataError
 from dexjax.objects.asset import ObjectAsset, OrientedBox, SignedDistanceGrid, StablePoses
-from dexjax.objects.build import AssetOptions, build_asset
+from dexjax.objects.build import AssetOptions, build_asset, with_sdf
 
 FORMAT = 2  # raise when the file layout or any building step changes its result
 
@@ -61,10 +61,13 @@ def load_or_build(
     path = None if isinstance(mesh, trimesh.Trimesh) else Path(mesh)
     if file.exists():
         try:
-            asset = read_asset(file)
+            asset = read_asset(file, sdf=options.sdf)
         except DataError as error:
             status = f"rebuilt: {error}"
         else:
+            if options.sdf and asset.sdf is None:
+                asset = with_sdf(asset)
+                write_asset(asset, file)
             labels = {k: tuple(v) for k, v in (part_affordances or {}).items()}
             return Loaded(
                 replace(
@@ -96,7 +99,8 @@ def content_key(
     """Hex name of the cache file: what determines the asset, except its names.
 
     A file counts by its bytes (not its path), a mesh by its vertices and faces. The format is
-    not part of it, so that a file of another version is found, named and replaced.
+    not part of it, so that a file of another version is found, named and replaced; nor is the
+    distance grid, which is added to the file when it is first asked for.
     """
     digest = hashlib.sha256()
 
@@ -113,7 +117,8 @@ def content_key(
             add(f"file{path.suffix.lower()}", path.read_bytes())
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    add("options", json.dumps(asdict(options), sort_keys=True).encode())
+    what = {k: v for k, v in asdict(options).items() if k != "sdf"}
+    add("options", json.dumps(what, sort_keys=True).encode())
     add("mass", repr(None if mass is None else float(mass)).encode())
     for piece in pieces or ():
         add("piece", np.ascontiguousarray(piece, np.float64).tobytes())
@@ -180,12 +185,24 @@ def write_asset(asset: ObjectAsset, file: Path) -> None:
         ) from error
 
 
-def read_asset(file: str | Path) -> ObjectAsset:
-    """Read one asset; `DataError` if the file is damaged or of another format."""
+def is_current(file: Path) -> bool:
+    """Whether a cache file exists and is of this format, without reading its arrays."""
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            return json.loads(data["meta"].tobytes())["format"] == FORMAT
+    except Exception:  # whatever is wrong with it, `read_asset` will say
+        return False
+
+
+def read_asset(file: str | Path, *, sdf: bool = True) -> ObjectAsset:
+    """Read one asset, its distance grid only if `sdf`.
+
+    Raises `DataError` if the file is damaged or of another format.
+    """
     file = Path(file)
     try:
         with np.load(file, allow_pickle=False) as data:
-            arrays = {k: data[k] for k in data.files}
+            arrays = {k: data[k] for k in data.files if sdf or not k.startswith("sdf_")}
         meta = json.loads(arrays.pop("meta").tobytes())
         found = meta["format"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError,

@@ -91,6 +91,18 @@ def test_the_batch_goes_on_past_failures(folder, tmp_path):
         np.testing.assert_array_equal(a.stable_poses.quat, b.stable_poses.quat)
 
 
+def test_a_cache_of_another_version_is_rebuilt_in_the_workers(tmp_path, monkeypatch):
+    from dexjax.objects import cache
+
+    items = [BuildItem("box", shapes.box())]
+    monkeypatch.setattr(cache, "FORMAT", 0)
+    build_assets(items, options=QUICK, workers=0, progress=False, cache_dir=tmp_path)
+    monkeypatch.undo()
+    _, report = build_assets(items, options=QUICK, workers=1, progress=False, cache_dir=tmp_path)
+    assert report.rows[0].status.startswith("rebuilt: ") and "format 0" in report.rows[0].status
+    assert "1 rebuilt" in report.summary()
+
+
 def test_workers_and_this_process_build_the_same(tmp_path):
     items = [BuildItem("torus", trimesh.creation.torus(0.05, 0.015, 32, 16)),
              BuildItem("box", shapes.box(), pieces=(shapes.box().vertices,))]  # fmt: skip

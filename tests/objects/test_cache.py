@@ -82,7 +82,6 @@ def test_the_key_depends_on_all_that_changes_the_asset(tmp_path):
     keys = [
         content_key(box, QUICK),
         content_key(moved, QUICK),
-        content_key(box, AssetOptions(sdf=True)),
         content_key(box, AssetOptions(sdf=False, density=501)),
         content_key(box, QUICK, mass=0.1),
         content_key(box, QUICK, pieces=[box.vertices]),
@@ -101,6 +100,19 @@ def test_the_default_folder_is_read_at_each_call(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")  # XDG base directory rule
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert default_cache_dir() == tmp_path / "home" / ".cache" / "dexjax" / "objects"
+
+
+def test_the_distance_grid_is_added_to_the_file_when_asked_for(tmp_path):
+    """One file serves both: asking for the grid does not build the object again."""
+
+    def load(sdf: bool):
+        return load_or_build(shapes.box(), options=AssetOptions(sdf=sdf), cache_dir=tmp_path)
+
+    plain, full, again, bare = load(False), load(True), load(True), load(False)
+    assert [x.status for x in (plain, full, again, bare)] == ["built"] + ["cached"] * 3
+    assert plain.asset.sdf is None and bare.asset.sdf is None
+    assert same(full.asset.sdf, again.asset.sdf) and len(list(tmp_path.iterdir())) == 1
+    assert same(full.asset.sdf, build_asset(shapes.box(), options=AssetOptions(sdf=True)).sdf)
 
 
 def cache_file(folder: Path) -> Path:
