@@ -1,10 +1,12 @@
 """Checkpoints: a whole pytree of arrays on disk, written atomically, restored bit by bit.
 
-    DIRECTORY/00000120/state/          the arrays (orbax v1)
-    DIRECTORY/00000120/metadata.json   step, score, array table and what the caller adds
+A checkpoint is a folder named by its step, eight digits or more:
 
-A checkpoint is written beside its place, flushed to disk and then renamed, so that a folder with
-a plain number is complete whatever happened to the process. Orbax is used nowhere else.
+- `state/`: the arrays (orbax v1, which is used nowhere else)
+- `metadata.json`: step, score, array table, hashes of all files, and what the caller adds
+
+It is written beside its place, flushed to disk and then renamed, so that a folder with a plain
+number is complete whatever happened to the process.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Run folders: where a run keeps its resolved settings, versions, metrics and checkpoints.
 
-    RUN/config.json        resolved settings
-    RUN/provenance.json    versions, git revision, machine, command, one entry per (re)start
-    RUN/metrics.jsonl      one line per update
-    RUN/tensorboard/       the same for TensorBoard
-    RUN/checkpoints/       see dexjax.core.checkpoint
+- `config.json`: resolved settings
+- `provenance.json`: versions, git revision, machine and command, one entry per (re)start
+- `metrics.jsonl`: one line per update; `tensorboard/`: the same for TensorBoard
+- `checkpoints/`: see `dexjax.core.checkpoint`
 """
 
 from __future__ import annotations

@@ -7,7 +7,9 @@ T rollout steps, B environments, A action dimensions.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,12 +17,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
-from brax.training.acme import running_statistics
 from flax import struct
 
 from dexjax.core.errors import ConfigError, unknown_name
 from dexjax.rl.env import Env, EnvState
 from dexjax.rl.networks import MLP, gaussian_entropy, gaussian_kl, gaussian_log_prob
+
+with contextlib.redirect_stdout(io.StringIO()):  # brax's import of MJX prints that Warp is absent
+    from brax.training.acme import running_statistics
 
 # Observation columns that hardly vary (a contact force before the first contact) are divided by
 # at least this much; without a floor their first variation would be blown up to the clip value.
