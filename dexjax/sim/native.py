@@ -196,6 +196,8 @@ class NativeEngine:
             rows[sims, part] = rows[sims, part] / mass[:, None]
         rows = self._expanded("dof_M0")
         rows[sims, dofs] = rows[sims, dofs] * mass[:, None]
+        world = self._expanded("body_mass")[sims].sum(1)
+        self._expanded("body_subtreemass")[sims, 0] = world
         self._expanded("geom_friction")[sims[:, None], geoms[None], 0] = friction[:, None]
 
     def _expanded(self, name: str) -> np.ndarray:
