@@ -82,20 +82,20 @@ class Agent:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit code (2: unusable input)."""
     args = tyro.cli(Command, args=argv, prog="python -m dexjax.evaluate")
-    common = {
-        "objects": args.objects or None,
-        "episodes": args.episodes,
-        "seed": args.seed,
-        "json_file": args.json,
-        "video": args.video,
-    }
+    objects = args.objects or None
     try:
         if args.run is not None and args.agent is not None:
             raise ConfigError("give a run folder or --agent, not both")
         if args.run is not None:
-            evaluate_run(args.run, checkpoint=args.checkpoint, **common)
+            evaluate_run(
+                args.run, objects=objects, episodes=args.episodes, checkpoint=args.checkpoint,
+                seed=args.seed, json_file=args.json, video=args.video,
+            )  # fmt: skip
         elif args.agent is not None:
-            evaluate_agent(args.agent, args.env, args.preset, **common)
+            evaluate_agent(
+                args.agent, args.env, args.preset, objects=objects, episodes=args.episodes,
+                seed=args.seed, json_file=args.json, video=args.video,
+            )  # fmt: skip
         else:
             raise ConfigError("nothing to evaluate: give a run folder, or --agent scripted")
     except DexjaxError as e:
@@ -334,6 +334,7 @@ def _evaluate(
         **head,
         "seed": seed,
         "physics": to_plain(physics),
+        "seconds": round(time.monotonic() - began, 2),
         "versions": {**runs.versions(), "git_revision": runs.git_revision()},
     }
     for file in written:

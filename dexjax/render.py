@@ -8,6 +8,7 @@ World frame, metres, z up, quaternions wxyz. Images are (H, W, 3) uint8.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -235,29 +236,45 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 
 
 def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float = 30.0) -> None:
-    """Write equally large (H, W, 3) uint8 frames as H.264; odd sizes lose one row or column."""
-    import imageio_ffmpeg
+    """Write equally large (H, W, 3) uint8 frames as H.264; odd sizes lose one row or column.
 
-    writer, size = None, (0, 0)
+    Raises DataError where there are no frames, or frames of several sizes, or ffmpeg fails.
+    """
+    writer: subprocess.Popen[bytes] | None = None
+    size = (0, 0)
     try:
         for frame in frames:
             frame = _checked(frame)
             height, width = (s - s % 2 for s in frame.shape[:2])  # yuv420 needs even sizes
             if writer is None:
                 size = (width, height)
-                writer = imageio_ffmpeg.write_frames(
-                    str(path), size, fps=fps, codec="libx264", quality=7, macro_block_size=2,
-                    ffmpeg_log_level="error",
-                )  # fmt: skip
-                writer.send(None)
+                writer = _start_ffmpeg(Path(path), size, fps)
             if (width, height) != size:
                 raise DataError(f"{path}: frame of {width}x{height} after frames of {size}")
-            writer.send(np.ascontiguousarray(frame[:height, :width]))
+            assert writer.stdin is not None
+            writer.stdin.write(np.ascontiguousarray(frame[:height, :width]).tobytes())
+        if writer is None:
+            raise DataError(f"{path}: no frames to write")
+    except BrokenPipeError:
+        pass  # ffmpeg has given up; its message is read below
     finally:
-        if writer is not None:
-            writer.close()
-    if writer is None:
-        raise DataError(f"{path}: no frames to write")
+        message = b"" if writer is None else writer.communicate()[1]
+    if writer is not None and writer.returncode:
+        reason = message.decode(errors="replace").strip() or f"exit code {writer.returncode}"
+        raise DataError(f"{path}: ffmpeg could not write the video ({reason[-300:]})")
+
+
+def _start_ffmpeg(path: Path, size: tuple[int, int], fps: float) -> subprocess.Popen[bytes]:
+    """An ffmpeg that reads raw frames. Not `imageio_ffmpeg.write_frames`: that runs Python code in
+    the forked child, which may deadlock beside JAX's threads."""
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-f", "rawvideo"]
+    command += ["-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", f"{fps:.6g}", "-i", "-"]
+    command += ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "17", str(path)]
+    pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
+    # A session of its own: Ctrl-C must not end it before its input does.
+    return subprocess.Popen(command, stdin=pipe, stdout=quiet, stderr=pipe, start_new_session=True)
 
 
 def grid(

@@ -26,7 +26,8 @@ from dexjax.render import (
 from dexjax.sim.scene import OBJECT_BODY, Scene, build_scene
 
 VIDEO_TILE, VIDEO_STRIDE, VIDEO_COLUMNS = 192, 2, 3  # pixels, control steps, tiles
-STRIP_TILE, STRIP_MOMENTS = 208, 5
+STRIP_TILE = 208
+STRIP_MOMENTS = (0.0, 0.3, 0.45, 0.65, 1.0)  # of the episode: start, reach, close, lift, hold
 _BORDER = 4  # pixels
 _GOOD, _BAD = (46, 160, 67), (207, 60, 50)
 # One colour per part of an object, told apart by people with colour blindness (Okabe and Ito).
@@ -101,10 +102,10 @@ def write_pictures(clips: Sequence[Clip], stem: Path) -> list[Path]:
     strip = [
         _tile(stage, int(t), STRIP_TILE, supersample=2)
         for stage in stages
-        for t in np.linspace(0, len(stage.clip.qpos) - 1, STRIP_MOMENTS).round()
+        for t in np.multiply(STRIP_MOMENTS, len(stage.clip.qpos) - 1).round()
     ]
     png, mp4 = Path(f"{stem}.png"), Path(f"{stem}.mp4")
-    write_png(png, grid(strip, STRIP_MOMENTS))
+    write_png(png, grid(strip, len(STRIP_MOMENTS)))
     write_mp4(mp4, _frames(stages), fps=1 / (VIDEO_STRIDE * clips[0].control_dt))
     return [png, mp4]
 

@@ -16,13 +16,18 @@ _SUCCESS = "success_"
 
 
 def estimate(values: np.ndarray) -> dict[str, Any]:
-    """Mean of values (N,) with its 95 % interval: Wilson's for outcomes 0 or 1, else normal."""
+    """Mean of values (N,) with its 95 % interval: Wilson's for outcomes 0 or 1, else normal.
+
+    The interval of a single number that is no outcome is None: nothing is known of its spread.
+    """
     values = np.asarray(values, float)
-    count, mean = len(values), float(values.mean()) if len(values) else math.nan
+    count, mean = len(values), float(values.mean())
     if np.isin(values, (0.0, 1.0)).all():
         low, high = wilson_interval(float(values.sum()), count)
+    elif count == 1:
+        return {"mean": mean, "ci95": None}
     else:
-        half = 1.96 * float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+        half = 1.96 * float(values.std(ddof=1)) / math.sqrt(count)
         low, high = mean - half, mean + half
     return {"mean": mean, "ci95": [low, high]}
 

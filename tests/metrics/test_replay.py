@@ -73,15 +73,13 @@ def test_earlier_poses_are_not_overwritten_by_later_ones(clips):
     np.testing.assert_allclose(shift, np.broadcast_to([0.1, 0, 0], shift.shape), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:os.fork")  # imageio reads videos through a forked ffmpeg
 def test_pictures_have_all_episodes_in_their_frames(clips, tmp_path):
     png, mp4 = replay.write_pictures(clips, tmp_path / "evaluation")
     image = np.asarray(Image.open(png))
     size, gap = replay.STRIP_TILE, 4
-    assert image.shape == (
-        2 * size + gap,
-        replay.STRIP_MOMENTS * (size + gap) - gap,
-        3,
-    )
+    columns = len(replay.STRIP_MOMENTS)
+    assert image.shape == (2 * size + gap, columns * (size + gap) - gap, 3)
     assert tuple(image[0, 0]) == replay._GOOD and tuple(image[-1, 0]) == replay._BAD
     video = iio.imread(mp4, plugin="FFMPEG")
     assert len(video) == 2  # four control steps, every second one drawn
