@@ -77,6 +77,9 @@ class PPOConfig:
     """Lower bound of the adaptive learning rate."""
     lr_max: float = 1e-3
     """Upper bound of the adaptive learning rate at the start of the run."""
+    critic_learning_rate: float | None = None
+    """Constant Adam step size of the value function, whose gradient is then clipped apart from the
+    policy's; None: the policy's adaptive one, clipped together."""
     lr_max_final: float | None = None
     """Upper bound at the end of the run, reached linearly; None: lr_max."""
     init_std: float | tuple[float, ...] = 0.4
@@ -406,8 +409,8 @@ def _rollout(env: Env, cfg: PPOConfig, state: TrainState, key: jax.Array):
         for g in groups:
             sound &= jnp.isfinite(env_state.obs[g]).all(-1)
             sound &= jnp.isfinite(after.final_obs[g]).all(-1)
-        if "nonfinite" in after.metrics:  # the environment quarantined and repaired this step
-            sound &= after.metrics["nonfinite"] == 0
+        if "finite" in after.metrics:  # 0: the simulation diverged and was replaced in this step
+            sound &= after.metrics["finite"] > 0.5
         done = after.done
         record = {
             "obs": obs,
@@ -435,7 +438,9 @@ def _rollout(env: Env, cfg: PPOConfig, state: TrainState, key: jax.Array):
     (env_state, timeout_obs), (rollout, summary) = jax.lax.scan(
         step, (state.env_state, timeout_obs), keys
     )
-    metrics = {k: jnp.mean(v) for k, v in summary.items() if k not in ("ended", "episode_sums")}
+    metrics: dict[str, Any] = {
+        k: jnp.mean(v) for k, v in summary.items() if k not in ("ended", "episode_sums")
+    }
     metrics["ended"] = jnp.sum(summary["ended"])
     metrics["episode_sums"] = {k: jnp.sum(v) for k, v in summary["episode_sums"].items()}
     rollout["timeout_obs"] = timeout_obs
@@ -514,7 +519,11 @@ def _learn(cfg: PPOConfig, state: TrainState, batch: Batch, key: jax.Array, prog
             lr = adapt(lr, info["kl"])
         norm = optax.tree.norm(grads)
         updates, new_opt_state = optimizer.update(grads, opt_state, params)
-        new_params = jax.tree.map(lambda p, u: p - lr * u, params, updates)
+        step_size = {"actor": lr, "critic": cfg.critic_learning_rate or lr, "log_std": lr}
+        new_params = {
+            part: jax.tree.map(lambda p, u, a=a: p - a * u, params[part], updates[part])
+            for part, a in step_size.items()
+        }
         new_params["log_std"] = jnp.clip(new_params["log_std"], log_std_min, log_std_max)
         sound = jnp.isfinite(norm)
         params, opt_state = jax.tree.map(
@@ -548,9 +557,13 @@ def _learn(cfg: PPOConfig, state: TrainState, batch: Batch, key: jax.Array, prog
 
 
 def _optimizer(cfg: PPOConfig) -> optax.GradientTransformation:
-    return optax.chain(
+    one = optax.chain(
         optax.clip_by_global_norm(cfg.max_grad_norm), optax.scale_by_adam(eps=cfg.adam_eps)
     )
+    if cfg.critic_learning_rate is None:
+        return one
+    parts = {"actor": "policy", "log_std": "policy", "critic": "critic"}
+    return optax.partition({"policy": one, "critic": one}, parts)
 
 
 def _ramp(start: float, end: float | None, progress: jax.Array) -> jax.Array:
