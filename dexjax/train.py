@@ -112,8 +112,9 @@ def parse(argv: Sequence[str]) -> tuple[EnvSpec, RunSettings, Path | None, bool]
         found = find_preset(spec, preset)
         base = RunSettings(env, preset, task=found.env, ppo=found.ppo, train=found.train)
 
+    typed: Any = Command[type(base.task)]  # type: ignore[misc]
     command = tyro.cli(
-        Command[type(base.task)],  # type: ignore[misc]
+        typed,
         args=list(argv),
         prog="python -m dexjax.train",
         default=Command(base.task, base.ppo, base.train, base.env, base.preset),

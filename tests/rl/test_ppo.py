@@ -285,7 +285,7 @@ class PoisonedEnv(PointMassEnv):
         return after.replace(
             obs={k: jnp.where(first[:, None], bad, v) for k, v in after.obs.items()},
             reward=jnp.where(first, bad, jnp.where(second, 1e6, after.reward)),
-            metrics={**after.metrics, "nonfinite": second.astype(jnp.float32)},
+            metrics={**after.metrics, "finite": 1.0 - second},
         )
 
 
