@@ -55,7 +55,7 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class Scene:
-    """A compiled scene: the shared model and the values in which each object's own model differs."""
+    """A compiled scene: the shared model, and the values in which the objects' models differ."""
 
     config: SceneConfig
     hand: Hand
@@ -241,7 +241,7 @@ def _servo_base(spec: mujoco.MjSpec, config: SceneConfig, hand: Hand) -> None:
 
 
 def _contact_sensors(spec: mujoco.MjSpec, hand: Hand) -> None:
-    """Net contact forces, world axes: object on each finger, all on each distal link, table on hand."""
+    """Net contact forces, world axes: object on finger, all on each distal link, table on hand."""
     body, geom, tree = (
         mujoco.mjtObj.mjOBJ_BODY,
         mujoco.mjtObj.mjOBJ_GEOM,

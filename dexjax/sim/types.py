@@ -37,7 +37,7 @@ class Control:
     """One control period's input."""
 
     ctrl: jax.Array  # (B, nu) actuator targets in model order
-    wrench: jax.Array  # (B, 6) force and torque on the palm, world axes (wrench base only, else zeros)
+    wrench: jax.Array  # (B, 6) force and torque on the palm, world axes (else zeros: servo base)
 
 
 class Engine(Protocol):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike
 
-from dexjax.core.errors import ConfigError
+from dexjax.core.errors import ConfigError, DataError
 from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.bank import ObjectBank
 from dexjax.objects.sampler import ObjectSampler
 from dexjax.rl.env import EnvState
+from dexjax.rl.ppo import policy_mean
+from dexjax.rl.trained import Policy, load_policy
 from dexjax.sim.scene import Scene
 from dexjax.sim.types import Engine, SimState
 from envs.shadow_grasp.config import ShadowGraspConfig
@@ -73,6 +77,9 @@ class ShadowGrasp:
         self.hold_steps = round(cfg.hold_seconds / control_dt)
         self.control_dt = control_dt
         self.script = ScriptConfig()
+        self.base_policy: Policy | None = None
+        if cfg.base_policy == "policy":
+            self.base_policy = _load_base_policy(cfg, self.observation_sizes, self.action_size)
         self.left_out: list[tuple[str, str]] = []  # objects that could not be used, and why
         self.assets: tuple[ObjectAsset, ...] = ()  # by object id, for pictures
 
@@ -136,7 +143,10 @@ class ShadowGrasp:
         result = self._result(state.episode, episode, sim, reward)
         timeout = episode.step >= self.episode_length
         done = timeout | ~sim.finite
-        final_obs = self._observe(episode, sim)
+        # Of a diverged simulation, also one that was given a NaN action, nothing may be learned.
+        final_obs = jax.tree.map(
+            lambda x: jnp.where(sim.finite[:, None], x, 0.0), self._observe(episode, sim)
+        )
 
         sampler = self.sampler.update(
             episode.sampler, sim.object_id, result["success_end"] > 0.5, done
@@ -196,7 +206,7 @@ class ShadowGrasp:
             episode.goal,
             episode.step,
             self.scene.hand,
-            self.variant.base_vmax * self.control_dt,
+            self.variant.base_vmax,
             self.cfg.scene.table_height,
             self.script,
         )
@@ -287,8 +297,10 @@ class ShadowGrasp:
 
         return {
             "success_any": latch("success_any", at_goal),
-            "success_end": at_goal.astype(jnp.float32),
-            "success_held": (episode.inside >= self.hold_steps).astype(jnp.float32),
+            "success_end": (at_goal & sim.finite).astype(jnp.float32),
+            "success_held": (
+                (episode.inside >= self.hold_steps) & sim.finite
+            ).astype(jnp.float32),
             "lifted": latch("lifted", height > _LIFTED),
             "dropped": (
                 (episode.highest > _LIFTED) & (height < episode.highest - _DROP) & ~at_goal
@@ -300,3 +312,20 @@ class ShadowGrasp:
             "length": episode.step.astype(jnp.float32),
             "object_id": sim.object_id,
         }
+
+
+def _load_base_policy(
+    cfg: ShadowGraspConfig, observation_sizes: dict[str, int], action_size: int
+) -> Policy:
+    """The frozen policy of the run `cfg.base_checkpoint`; DataError where it fits another task."""
+    if not cfg.base_checkpoint:
+        raise ConfigError("base_policy is 'policy': name its run with --task.base-checkpoint RUN")
+    policy = load_policy(Path(cfg.base_checkpoint))
+    made = policy.metadata["env"]
+    for field, here in (("observation_sizes", observation_sizes), ("action_size", action_size)):
+        if made[field] != here:
+            raise DataError(
+                f"{cfg.base_checkpoint}: its {field} is {made[field]}, this task's is {here}; "
+                "a base policy must come from the same task variant and hand"
+            )
+    return policy

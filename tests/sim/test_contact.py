@@ -12,7 +12,7 @@ from dexjax.sim.scene import SceneConfig, build_scene
 
 @pytest.mark.parametrize("angle", [20.0, 25.0, 35.0])
 def test_incline(angle):
-    """A 8 x 8 x 4 cm box for 1 s: held below the friction angle, g (sin a - mu cos a) t^2 / 2 above.
+    """A box of 8 x 8 x 4 cm for 1 s: held below the friction angle, slides g (sin a - mu cos a) / 2.
 
     Gravity is tilted, not the table. Each environment has another friction coefficient.
     """

@@ -85,7 +85,7 @@ def test_bad_simulations_are_quarantined(run, kind):
 
 
 def test_a_quarantined_simulation_can_go_on(run):
-    """From the quarantined state the next step is finite again, and equal to that of a sound one."""
+    """From the quarantined state the next step is finite again, and repeatable."""
     state = run.step(*_harm(run, "qvel nan"))
     _, ctrl, wrench = _start(run)
     after = run.step(state, ctrl, wrench)

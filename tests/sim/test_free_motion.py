@@ -62,17 +62,17 @@ def test_body_velocities_are_mujocos(scene):
     after = run.step(state, run.control(state))
     model = scene.object_model(0)
     data = mujoco.MjData(model)
-    for state in (state, after):
+    for now in (state, after):
         for i in range(4):
-            data.qpos, data.qvel = state.qpos[i], state.qvel[i]
+            data.qpos, data.qvel = now.qpos[i], now.qvel[i]
             mujoco.mj_forward(model, data)
             for b, body in enumerate(scene.body_ids):
                 found = np.zeros(6)
                 mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_XBODY, body, found, 0)
                 # float32 rounding of the state moves velocities of some m/s by 1e-6
-                np.testing.assert_allclose(state.body_angvel[i, b], found[:3], atol=1e-5)
-                np.testing.assert_allclose(state.body_linvel[i, b], found[3:], atol=1e-5)
-                np.testing.assert_allclose(state.body_pos[i, b], data.xpos[body], atol=1e-6)
+                np.testing.assert_allclose(now.body_angvel[i, b], found[:3], atol=1e-5)
+                np.testing.assert_allclose(now.body_linvel[i, b], found[3:], atol=1e-5)
+                np.testing.assert_allclose(now.body_pos[i, b], data.xpos[body], atol=1e-6)
 
 
 def test_energy_does_not_grow_without_actuation(assets):
