@@ -11,6 +11,7 @@ _PROCESS_START = time.monotonic()  # before the slow imports: `--max-minutes` co
 
 import argparse  # noqa: E402
 import math  # noqa: E402
+import os  # noqa: E402
 import shlex  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
@@ -222,7 +223,7 @@ def _train(
     if _progress(cfg, iteration * steps_per_update, elapsed()) >= 1 and resumed:
         display.message("this run has reached its limits; raise --max-minutes or --max-steps")
     log = MetricsLog(run_dir, iteration)
-    saved_at = -math.inf
+    saved_at, saved_iteration = -math.inf, None
     update_seconds = 0.0  # of a typical update, running mean
     scalars: dict[str, float] = {}
     with _Signals() as stop:
@@ -231,9 +232,10 @@ def _train(
             fraction = _progress(cfg, env_steps, elapsed())
             no_time = _progress(cfg, env_steps, elapsed() + update_seconds) >= 1
             finished = no_time or stop.received is not None
-            if finished or time.monotonic() - saved_at >= cfg.checkpoint_seconds:
+            due = finished or time.monotonic() - saved_at >= cfg.checkpoint_seconds
+            if due and iteration != saved_iteration:
                 save()
-                saved_at = time.monotonic()
+                saved_at, saved_iteration = time.monotonic(), iteration
             if finished:
                 break
             before, sim_before = time.monotonic(), getattr(env, "sim_seconds", math.nan)
@@ -320,7 +322,10 @@ class _Signals:
         self.received = number
         for n, handler in self._previous.items():
             signal.signal(n, handler)
-        print(f"\n{signal.Signals(number).name}: finishing this update, then saving", flush=True)
+        # Not `print`: the signal may have interrupted one, and streams are not reentrant.
+        os.write(
+            2, f"\n{signal.Signals(number).name}: finishing this update, then saving\n".encode()
+        )
 
 
 def _progress(cfg: TrainConfig, env_steps: int, elapsed: float) -> float:

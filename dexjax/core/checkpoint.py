@@ -109,7 +109,8 @@ def restore(path: Path, like: Any) -> Any:
         if found.get(name) != digest:
             what = "was altered" if name in found else "is missing"
             raise DataError(
-                f"checkpoint {path}: file state/{name} {what}; use an older one beside it"
+                f"checkpoint {path}: file state/{name} {what}; "
+                "delete this folder to go on from an older one"
             )
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
@@ -127,7 +128,8 @@ def restore(path: Path, like: Any) -> Any:
     except Exception as e:  # orbax raises many types; whatever it is, this folder is unusable
         reason = (str(e).splitlines() or [type(e).__name__])[0][:200]
         raise DataError(
-            f"checkpoint {path}: cannot be read ({reason}); use an older one beside it"
+            f"checkpoint {path}: cannot be read ({reason}); "
+            "delete this folder to go on from an older one"
         ) from e
     finally:
         absl.setLevel(level)
