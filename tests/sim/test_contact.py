@@ -12,7 +12,7 @@ from dexjax.sim.scene import SceneConfig, build_scene
 
 @pytest.mark.parametrize("angle", [20.0, 25.0, 35.0])
 def test_incline(angle):
-    """A box of 8 x 8 x 4 cm for 1 s: held below the friction angle, slides g (sin a - mu cos a) / 2.
+    """A box of 8 x 8 x 4 cm for 1 s: held, or g (sin a - mu cos a) / 2 above the friction angle.
 
     Gravity is tilted, not the table. Each environment has another friction coefficient.
     """
