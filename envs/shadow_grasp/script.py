@@ -41,6 +41,9 @@ class ScriptConfig:
     """Control step at which the fingers close."""
     lift_step: float = 35.5
     """Control step at which the lift begins."""
+    reach_time: float = 0.033
+    """Time constant with which the hand approaches the reach pose, s. Larger leaves a learned
+    residual more authority over the pose: it can shift it by action x speed x time constant."""
     lift_speed: float = 0.68
     """Base action towards the goal, saturating 11 cm away."""
     roll: float = -0.242
@@ -56,13 +59,13 @@ def scripted_action(
     goal: jax.Array,
     step: jax.Array,
     hand: Hand,
-    step_size: jax.Array,
+    base_vmax: jax.Array,
     table_height: float,
     cfg: ScriptConfig,
 ) -> jax.Array:
     """Action (B, 24) of the script at control step (B,).
 
-    base_target, base_pos: (B, 6) base servo coordinates; step_size: (6,) motion per unit action.
+    base_target, base_pos: (B, 6) base servo coordinates; base_vmax: (6,) speed per unit action.
     """
     axes = features.box_axes  # (B, 3, 3)
     square = (axes[..., :2] ** 2).sum(-1)  # (B, 3) squared horizontal length of each half axis
@@ -80,7 +83,7 @@ def scripted_action(
     low = jnp.maximum(features.top - cfg.depth, table_height + cfg.lowest)
     z = jnp.where(away, jnp.maximum(low, features.top + cfg.clearance), low)
     reach = jnp.stack([xy[:, 0], xy[:, 1], z, yaw, 0 * yaw, 0 * yaw + cfg.roll], 1)
-    move = jnp.clip((reach - base_target) / step_size, -1, 1)
+    move = jnp.clip((reach - base_target) / (base_vmax * cfg.reach_time), -1, 1)
 
     lift = cfg.lift_speed * jnp.clip(9.4 * (goal - features.object_pos), -1, 1)
     lift = jnp.concatenate([lift, jnp.zeros_like(lift)], 1)
