@@ -97,11 +97,7 @@ def measure(args: argparse.Namespace, num: int) -> dict[str, Any]:
         return engine.step(sim.replace(qpos=sim.qpos + 0 * carry.qpos), control)
 
     roll_engine = _roller(repeat, args.steps)
-    carried = {"train": train_state}
-
-    def learn() -> Any:
-        carried["train"], _ = update(carried["train"], 0.0)
-        return carried["train"]
+    ready = train_state.replace(env_state=start)
 
     stages: dict[str, Callable[[], Any]] = {
         "raw_physics_steps_per_s": raw,
@@ -109,7 +105,7 @@ def measure(args: argparse.Namespace, num: int) -> dict[str, Any]:
         "env_steps_per_s": lambda: roll_zero(start),
         "scripted_env_steps_per_s": lambda: roll_script(start),
         "inference_steps_per_s": lambda: roll_policy(start),
-        "train_steps_per_s": learn,
+        "train_steps_per_s": lambda: update(ready, 0.0),
     }
     steps = dict.fromkeys(stages, num * args.steps)
     steps["raw_physics_steps_per_s"] *= physics.substeps
