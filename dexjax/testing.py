@@ -5,6 +5,7 @@ Each raises AssertionError with what is wrong; call them from a test.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -145,7 +146,7 @@ def check_engine(
     _require(_same(again, state), "step is not a function of its input alone")
 
     first = jnp.arange(num) == 0
-    moved = control.replace(ctrl=control.ctrl.at[0].add(0.1))
+    moved = replace(control, ctrl=control.ctrl.at[0].add(0.1))
     _require(
         _same(_rows(step(start, moved), ~first), _rows(step(start, control), ~first)),
         "one environment's control changes another environment",
@@ -165,7 +166,7 @@ def check_engine(
     _require(_same(_rows(broken, ~first), _rows(sound, ~first)), "a NaN changes another one")
     repaired = reset(broken, first, object_id, qpos, qvel, params)
     _require(bool(repaired.finite.all()), "reset_where does not clear `finite`")
-    sizes = step._cache_size(), reset._cache_size()
+    sizes = tuple(f._cache_size() for f in (step, reset))  # type: ignore[attr-defined]
     _require(sizes == (1, 1), f"step and reset_where were compiled {sizes} times, not once")
 
 

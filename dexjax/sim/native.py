@@ -53,7 +53,7 @@ class DivergenceLog:
         """Write all entries to one .npz (arrays stacked along the first axis)."""
         if self.entries:
             stacked = {k: np.stack([e[k] for e in self.entries]) for k in self.entries[0]}
-            np.savez_compressed(path, count=self.count, **stacked)
+            np.savez_compressed(path, count=self.count, **stacked)  # type: ignore[arg-type]
 
 
 class NativeEngine:

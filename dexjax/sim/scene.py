@@ -316,10 +316,11 @@ def _differing_fields(
     for name in sorted(mujoco.batch.MODEL_FIELDS):
         if name.startswith("opt.") or name.startswith(skip):
             continue
-        rows = [getattr(m, name, None) for m in single]
-        if rows[0] is None or not isinstance(rows[0], np.ndarray) or rows[0].size == 0:
+        mine = getattr(shared, name, None)
+        if not isinstance(mine, np.ndarray) or mine.size == 0:
             continue
-        if any(r.shape != getattr(shared, name).shape for r in rows):
+        rows = [np.asarray(getattr(m, name)) for m in single]
+        if any(r.shape != mine.shape for r in rows):
             raise ConfigError(f"object models differ in the shape of {name}")
         stacked = np.stack(rows)
         if name == "geom_dataid":
