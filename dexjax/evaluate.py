@@ -177,16 +177,20 @@ def evaluate_agent(
 def simple_agent(name: str, env: Env) -> Agent:
     """The agent `zero`, `random` or `scripted`. ConfigError if the environment has no script."""
 
+    # Of a residual task, what the agent does replaces the base policy too.
+    whole = getattr(env, "learned_action", lambda state, wanted: wanted)
+
     def zero(_: Any, state: EnvState, key: jax.Array) -> jax.Array:
-        return jnp.zeros((env.num_envs, env.action_size))
+        return whole(state, jnp.zeros((env.num_envs, env.action_size)))
 
     def random(_: Any, state: EnvState, key: jax.Array) -> jax.Array:
-        return jax.random.uniform(key, (env.num_envs, env.action_size), minval=-1, maxval=1)
+        shape = (env.num_envs, env.action_size)
+        return whole(state, jax.random.uniform(key, shape, minval=-1, maxval=1))
 
     def scripted(_: Any, state: EnvState, key: jax.Array) -> jax.Array:
-        return env.base_action(state)  # type: ignore[attr-defined]
+        return whole(state, env.scripted_action(state))  # type: ignore[attr-defined]
 
-    if name == "scripted" and not hasattr(env, "base_action"):
+    if name == "scripted" and not hasattr(env, "scripted_action"):
         raise ConfigError("--agent scripted: this environment has no scripted policy; use zero")
     return Agent(name, {"zero": zero, "random": random, "scripted": scripted}[name])
 

@@ -96,7 +96,7 @@ class ShadowGraspConfig:
     """Object origin counts as at the goal within this distance, m."""
     hold_seconds: float = 1.0
     """`success_held`: at the goal for all of the last seconds of the episode, s."""
-    base_policy: Literal["none", "scripted", "policy"] = "none"
+    base_policy: Literal["none", "scripted", "policy"] = "scripted"
     """Base action to which the learned one is added."""
     base_checkpoint: str = ""
     """Run folder of the frozen policy where `base_policy` is policy."""

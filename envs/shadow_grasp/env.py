@@ -132,7 +132,7 @@ class ShadowGrasp:
     def step(self, state: EnvState, action: jax.Array) -> EnvState:
         """One control step; ended episodes are replaced by fresh ones in the same call."""
         key, k_object, k_pose = jax.random.split(state.key, 3)
-        action = self._combine(state, jnp.clip(action, -1.0, 1.0))
+        action = self._combine(state, action)
         task, control = self.variant.control(state.task.task, state.sim, action)
         sim = self.engine.step(state.sim, control)
 
@@ -187,13 +187,28 @@ class ShadowGrasp:
 
     def _combine(self, state: EnvState, action: jax.Array) -> jax.Array:
         """Base action + scale x learned action, or the learned action alone."""
-        if self.cfg.base_policy == "none":
-            return action
-        base = self.base_action(state)
-        return jnp.clip(base + self.cfg.residual_scale * action, -1.0, 1.0)
+        if self.cfg.base_policy != "none":
+            action = self.base_action(state) + self.cfg.residual_scale * action
+        return jnp.clip(action, -1.0, 1.0)
 
     def base_action(self, state: EnvState) -> jax.Array:
-        """The scripted action (B, 24) in this state; ConfigError where the base has no servos."""
+        """Action (B, A) of the base policy in this state: zero, the script, or a frozen run."""
+        if self.base_policy is not None:
+            frozen = self.base_policy
+            mean = policy_mean(frozen.cfg, frozen.params, frozen.normalizer, state.obs)
+            return jnp.clip(mean, -1.0, 1.0)
+        if self.cfg.base_policy == "none":
+            return jnp.zeros((self.num_envs, self.action_size))
+        return self.scripted_action(state)
+
+    def learned_action(self, state: EnvState, wanted: jax.Array) -> jax.Array:
+        """The action for `step` with which the environment does `wanted` (B, A), base included."""
+        if self.cfg.base_policy == "none":
+            return wanted
+        return (wanted - self.base_action(state)) / self.cfg.residual_scale
+
+    def scripted_action(self, state: EnvState) -> jax.Array:
+        """The script's action (B, 24) in this state; ConfigError where the base has no servos."""
         if not isinstance(self.variant, ServoVariant):
             raise ConfigError(
                 f"the scripted policy drives a servoed base; variant {self.cfg.variant!r} has none"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dexjax.core.errors import unknown_name
 from dexjax.objects.bank import ObjectBank
 from dexjax.objects.sampler import UniformSampler
@@ -13,6 +15,7 @@ from dexjax.sim.physics import physics_preset
 from dexjax.sim.scene import build_scene
 from envs.shadow_grasp.config import ShadowGraspConfig
 from envs.shadow_grasp.env import ShadowGrasp
+from envs.shadow_grasp.unidexgrasp import unidexgrasp_config
 
 ENGINES = {"native": NativeEngine}
 REFERENCE_PHYSICS = {"servo": "reference", "unidexgrasp": "unidexgrasp"}
@@ -54,6 +57,16 @@ def make(
 spec = EnvSpec(
     presets={
         "quick": Preset(ShadowGraspConfig(), quick(), TrainConfig()),
+        "scratch": Preset(
+            ShadowGraspConfig(base_policy="none"),
+            replace(quick(), actor_out_gain=0.01, init_std=(0.3,) * 6 + (0.4,) * 18),
+            TrainConfig(max_minutes=30.0),
+        ),
+        "unidexgrasp": Preset(
+            unidexgrasp_config(),
+            unidexgrasp(),
+            TrainConfig(num_envs=1000, max_minutes=None, max_steps=10_000 * 8 * 1000),
+        ),
     },
     make=make,
     eval_splits=("builtin:seen", "builtin:unseen", "builtin:unseen_category"),

@@ -41,7 +41,7 @@ class ScriptConfig:
     """Control step at which the fingers close."""
     lift_step: float = 35.5
     """Control step at which the lift begins."""
-    reach_time: float = 0.033
+    reach_time: float = 0.1
     """Time constant with which the hand approaches the reach pose, s. Larger leaves a learned
     residual more authority over the pose: it can shift it by action x speed x time constant."""
     lift_speed: float = 0.68

@@ -56,6 +56,7 @@ def unidexgrasp_config() -> ShadowGraspConfig:
         episode_length=200,
         goal_height=0.2,
         success_radius=0.05,
+        base_policy="none",
     )
 
 

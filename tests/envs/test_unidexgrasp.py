@@ -349,4 +349,4 @@ def test_wrong_base_and_scripted_policy_are_refused(env, reset) -> None:
             control_dt=1 / 60,
         )
     with pytest.raises(ConfigError, match="servoed base"):
-        env.base_action(reset(jax.random.PRNGKey(0), jnp.zeros(env.num_envs, jnp.int32)))
+        env.scripted_action(reset(jax.random.PRNGKey(0), jnp.zeros(env.num_envs, jnp.int32)))
