@@ -20,7 +20,7 @@ from dexjax.core.errors import DataError
 from dexjax.objects.asset import ObjectAsset, OrientedBox, SignedDistanceGrid, StablePoses
 from dexjax.objects.build import AssetOptions, build_asset, with_sdf
 
-FORMAT = 3  # raise when the file layout or any building step changes its result
+FORMAT = 4  # raise when the file layout or any building step changes its result
 
 
 class Loaded(NamedTuple):

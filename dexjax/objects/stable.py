@@ -10,6 +10,7 @@ from dexjax.objects.asset import StablePoses
 
 MAX_POSES = 8
 SAME_POSE = np.cos(np.deg2rad(10.0))  # up directions closer than this are one pose
+SAME_HEIGHT = 1e-3  # m: resting poses of one height are sides of one round body
 DROP_HEIGHT = 0.003  # m
 TIMESTEP = 1 / 240  # s
 MAX_SECONDS = 3.0  # per drop; what still rolls or slides then is not a resting pose
@@ -28,8 +29,7 @@ def stable_poses(
     points = np.concatenate(pieces)
     ups, weight = resting_directions(points)
     ups, weight = _merge(ups, weight)
-    keep = np.argsort(-weight, kind="stable")[:max_poses]
-    ups, weight = ups[keep], weight[keep]
+    ups, weight = _representatives(points, ups, weight, max_poses)
     drop = _Dropper(pieces, mass, inertia)
     notes: tuple[str, ...] = ()
     settled, settled_weight = drop.settle(ups, weight)
@@ -53,6 +53,27 @@ def stable_poses(
         ),
         notes,
     )
+
+
+def _representatives(
+    points: np.ndarray, ups: np.ndarray, weight: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most `count` poses that stand for all: one of each height first, then by probability.
+
+    A round body rests on each of its many sides at one height; by probability alone these would
+    crowd out its standing poses. The weight of poses left out goes to those of the same height.
+    """
+    height = -(points @ ups.T).min(axis=0)
+    by_height = np.argsort(height, kind="stable")
+    group = np.empty(len(ups), int)
+    group[by_height] = np.cumsum(np.diff(height[by_height], prepend=height.min()) > SAME_HEIGHT)
+    by_weight = np.argsort(-weight, kind="stable")
+    _, first = np.unique(group[by_weight], return_index=True)
+    order = np.concatenate([by_weight[np.sort(first)], np.delete(by_weight, first)])
+    keep = np.sort(order[:count])
+    total = np.bincount(group, weight)
+    kept = np.bincount(group[keep], weight[keep], minlength=len(total))
+    return ups[keep], weight[keep] * total[group[keep]] / kept[group[keep]]
 
 
 def resting_directions(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

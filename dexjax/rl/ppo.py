@@ -124,6 +124,7 @@ def quick() -> PPOConfig:
         reward_scale=0.1,
         critic_learning_rate=1e-3,
         lr_min=2e-5,
+        std_max_final=0.15,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from dexjax.core.errors import unknown_name
 from dexjax.objects.bank import ObjectBank
-from dexjax.objects.sampler import UniformSampler
+from dexjax.objects.sampler import FailureWeightedSampler, UniformSampler
 from dexjax.objects.select import select_objects
 from dexjax.rl.ppo import quick, unidexgrasp
 from dexjax.rl.registry import EnvSpec, Preset, TrainConfig
@@ -18,6 +18,7 @@ from envs.shadow_grasp.env import ShadowGrasp
 from envs.shadow_grasp.unidexgrasp import unidexgrasp_config
 
 ENGINES = {"native": NativeEngine}
+SAMPLERS = {"uniform": UniformSampler, "failure": FailureWeightedSampler}
 REFERENCE_PHYSICS = {"servo": "reference", "unidexgrasp": "unidexgrasp"}
 
 
@@ -44,7 +45,7 @@ def make(
         config,
         scene,
         ObjectBank.from_assets(selection.assets),
-        UniformSampler(len(selection.assets)),
+        SAMPLERS[config.sampler](len(selection.assets)),
         ENGINES[engine](scene, num_envs, physics),
         control_dt=physics.control_dt,
         stagger=not evaluation,

@@ -20,7 +20,7 @@ class ScriptConfig:
     """Phases, offsets (m) and finger actions of the script."""
 
     offset: tuple[float, float] = (-0.0056, 0.0241)
-    """Grasp centre relative to the object's box centre, in the hand's yaw frame, m."""
+    """Grasp centre relative to the middle between box centre and centre of mass, yaw frame, m."""
     depth: float = 0.0521
     """Grasp centre below the top of the object, m."""
     lowest: float = 0.0294
@@ -78,7 +78,8 @@ def scripted_action(
     yaw = jnp.where(first > cfg.elongation * second, yaw, 0.0)
     c, s = jnp.cos(yaw), jnp.sin(yaw)
     dx, dy = cfg.offset
-    xy = features.box_centre[:, :2] + jnp.stack([c * dx - s * dy, s * dx + c * dy], 1)
+    middle = 0.5 * (features.box_centre + features.object_pos)
+    xy = middle[:, :2] + jnp.stack([c * dx - s * dy, s * dx + c * dy], 1)
     away = jnp.linalg.norm(xy - base_pos[:, :2], axis=1) > 0.03
     low = jnp.maximum(features.top - cfg.depth, table_height + cfg.lowest)
     z = jnp.where(away, jnp.maximum(low, features.top + cfg.clearance), low)

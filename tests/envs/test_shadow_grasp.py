@@ -158,6 +158,17 @@ def test_success_definitions(make_env):
     assert lost["diverged"].tolist() == [1] * 4
 
 
+def test_what_reaches_the_hand_is_clipped(make_env):
+    """Alone, an action beyond +-1 acts as +-1; a residual is clipped after the script is added."""
+    env, action = make_env(2), 1.7 * jnp.array([[1.0], [-1.0]]) * jnp.ones((1, 24))
+    state = jax.jit(env.reset)(jax.random.key(0))
+    np.testing.assert_array_equal(env._combine(state, action), jnp.sign(action))
+    residual = make_env(2, base_policy="scripted", residual_scale=0.5)
+    expected = np.clip(np.asarray(residual.base_action(state)) + 0.5 * action, -1, 1)
+    np.testing.assert_allclose(residual._combine(state, action), expected, atol=1e-6)
+    assert (np.abs(expected) < 1).any()  # not everything is at the limit
+
+
 @pytest.fixture(scope="module")
 def scripted(make_env):
     """Two scripted episodes of 16 environments in the reference physics, and their environment."""
