@@ -80,7 +80,8 @@ class ObjectBank:
             raise DataError(
                 f"the object bank needs {need / 2**20:.0f} MiB for {len(assets)} objects, but "
                 f"only {free / 2**20:.0f} MiB are free (half may be used); take fewer objects"
-                + (", no distance grids" if sdf else "") + " or fewer surface points"
+                + (", no distance grids" if sdf else "")
+                + " or fewer surface points"
             )
         stack = lambda get: jnp.asarray(np.stack([get(a) for a in assets]), jnp.float32)  # noqa: E731
         poses = [a.stable_poses for a in assets]
@@ -97,9 +98,7 @@ class ObjectBank:
             box_half_extents=stack(lambda a: a.box.half_extents),
             stable_quat=f32([pad(p.quat) for p in poses]),
             stable_height=f32([pad(p.height) for p in poses]),
-            stable_probability=f32(
-                [np.pad(p.probability, (0, most - len(p.quat))) for p in poses]
-            ),
+            stable_probability=f32([np.pad(p.probability, (0, most - len(p.quat))) for p in poses]),
             stable_count=jnp.asarray([len(p.quat) for p in poses], jnp.int32),
             mesh_origin=stack(lambda a: a.mesh_origin),
             sdf_values=stack(lambda a: a.sdf.values) if sdf else None,

@@ -222,9 +222,7 @@ def read_asset(file: str | Path, *, sdf: bool = True) -> ObjectAsset:
 def _from_arrays(meta: dict, arrays: dict[str, np.ndarray]) -> ObjectAsset:
     sdf = None
     if "sdf_values" in arrays:
-        sdf = SignedDistanceGrid(
-            arrays["sdf_values"], arrays["sdf_origin"], arrays["sdf_spacing"]
-        )
+        sdf = SignedDistanceGrid(arrays["sdf_values"], arrays["sdf_origin"], arrays["sdf_spacing"])
     return ObjectAsset(
         name=meta["name"],
         category=meta["category"],

@@ -19,9 +19,7 @@ RESOLUTION = 64
 MARGIN = 0.01  # m of grid around the object, plus 5 % of its size
 
 
-def signed_distance_grid(
-    mesh: trimesh.Trimesh, resolution: int = RESOLUTION
-) -> SignedDistanceGrid:
+def signed_distance_grid(mesh: trimesh.Trimesh, resolution: int = RESOLUTION) -> SignedDistanceGrid:
     """Signed distance (m, negative inside) at resolution^3 nodes around the mesh.
 
     Distance to the triangles is exact; the sign is the fast winding number (Barill et al. 2018),
@@ -113,14 +111,17 @@ def query_jax(
     vy = [mix(vz[i][0], vz[i][1], ty) for i in (0, 1)]
     value = mix(vy[0], vy[1], tx)
     dz = [[v[i][j][1] - v[i][j][0] for j in (0, 1)] for i in (0, 1)]
-    gradient = jnp.stack(
-        [
-            vy[1] - vy[0],
-            mix(vz[0][1] - vz[0][0], vz[1][1] - vz[1][0], tx),
-            mix(mix(dz[0][0], dz[0][1], ty), mix(dz[1][0], dz[1][1], ty), tx),
-        ],
-        axis=-1,
-    ) / spacing
+    gradient = (
+        jnp.stack(
+            [
+                vy[1] - vy[0],
+                mix(vz[0][1] - vz[0][0], vz[1][1] - vz[1][0], tx),
+                mix(mix(dz[0][0], dz[0][1], ty), mix(dz[1][0], dz[1][1], ty), tx),
+            ],
+            axis=-1,
+        )
+        / spacing
+    )
     # A clamped coordinate no longer moves the interpolant; the way back to the grid does.
     gradient = jnp.where(cell == inner, gradient, 0.0)
     gradient = gradient + off / jnp.where(beyond > 0, beyond, 1.0)[..., None]

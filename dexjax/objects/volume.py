@@ -59,9 +59,7 @@ def oriented_box(mesh: trimesh.Trimesh) -> OrientedBox:
         axes[2] *= -1
     along = np.asarray(mesh.vertices) @ axes.T
     low, high = along.min(axis=0), along.max(axis=0)
-    return OrientedBox(
-        centre=((low + high) / 2) @ axes, axes=axes, half_extents=(high - low) / 2
-    )
+    return OrientedBox(centre=((low + high) / 2) @ axes, axes=axes, half_extents=(high - low) / 2)
 
 
 def _grid(mesh: trimesh.Trimesh, count: int) -> tuple[np.ndarray, np.ndarray]:

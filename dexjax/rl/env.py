@@ -40,5 +40,8 @@ class Env(Protocol):
         ...
 
     def step(self, state: EnvState, action: jax.Array) -> EnvState:
-        """One control step; environments that end are reset in the same call. action: (B, A) in [-1, 1]."""
+        """One control step with action (B, A) in [-1, 1]; what ends is reset in the same call.
+
+        `metrics["finite"]` (optional, 0 or 1) marks environments whose simulation diverged.
+        """
         ...

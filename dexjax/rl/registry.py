@@ -64,8 +64,9 @@ class EnvSpec:
 
     The environment may also have `hand` (str) and `objects` (names), which checkpoints remember and
     compare; with `objects`, `reset(key, object_id)` takes chosen ones; `sim_seconds`, seconds spent
-    in physics so far; `report() -> str`, printed before training; `scripted_action(state)`, the action
-    of a scripted agent; `scene` and `assets`, from which episodes are drawn; `left_out`, (name,
+    in physics so far; `report() -> str`, printed before training; `scripted_action(state)`, what a
+    scripted agent does, and `learned_action(state, wanted)`, the action that makes a residual
+    environment do `wanted`; `scene` and `assets`, from which episodes are drawn; `left_out`, (name,
     reason) of objects that could not be used.
     """
 

@@ -168,9 +168,7 @@ class NativeEngine:
         ]
         return tuple(jax.ShapeDtypeStruct(s, d) for s, d in shapes)
 
-    def _load_objects(
-        self, ids: np.ndarray, object_id: np.ndarray, params: np.ndarray
-    ) -> None:
+    def _load_objects(self, ids: np.ndarray, object_id: np.ndarray, params: np.ndarray) -> None:
         """Write the model fields of the simulations whose object or parameters changed."""
         changed = (self._loaded[ids] != object_id) | (self._loaded_params[ids] != params).any(1)
         if not changed.any():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -313,9 +312,7 @@ class ShadowGrasp:
         return {
             "success_any": latch("success_any", at_goal),
             "success_end": (at_goal & sim.finite).astype(jnp.float32),
-            "success_held": (
-                (episode.inside >= self.hold_steps) & sim.finite
-            ).astype(jnp.float32),
+            "success_held": ((episode.inside >= self.hold_steps) & sim.finite).astype(jnp.float32),
             "lifted": latch("lifted", height > _LIFTED),
             "dropped": (
                 (episode.highest > _LIFTED) & (height < episode.highest - _DROP) & ~at_goal

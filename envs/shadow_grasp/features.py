@@ -25,7 +25,9 @@ class Features:
     object_angvel: jax.Array  # (B, 3)
     tips: jax.Array  # (B, 5, 3)
     grasp_centre: jax.Array  # (B, 3)
-    nearest: jax.Array  # (B, 6, 3) from each tip, then the grasp centre, to the nearest surface point
+    nearest: (
+        jax.Array
+    )  # (B, 6, 3) from each tip, then the grasp centre, to the nearest surface point
     distance: jax.Array  # (B, 6) lengths of `nearest`
     force: jax.Array  # (B, 5) object on finger, N
     box_centre: jax.Array  # (B, 3)

@@ -88,9 +88,7 @@ POLICY_ROWS: tuple[Row, ...] = (
     ),
     Row("last base action", 6, 1.0, "", lambda x: x.base_action),
     Row("phase", 1, 1.0, "-1 start, 1 end", lambda x: _column(x.phase)),
-    Row(
-        "object top", 1, 5.0, "above table, m", lambda x: _column(x.features.top - x.table_height)
-    ),
+    Row("object top", 1, 5.0, "above table, m", lambda x: _column(x.features.top - x.table_height)),
     Row(
         "object bottom",
         1,
@@ -106,9 +104,7 @@ PRIVILEGED_ROWS: tuple[Row, ...] = (
 GROUPS = {"policy": POLICY_ROWS, "privileged": PRIVILEGED_ROWS}
 
 
-def observe(
-    x: Any, groups: Mapping[str, tuple[Row, ...]] = GROUPS
-) -> dict[str, jax.Array]:
+def observe(x: Any, groups: Mapping[str, tuple[Row, ...]] = GROUPS) -> dict[str, jax.Array]:
     """Scaled and clipped observation groups, each (B, sum of row sizes).
 
     x: what the rows of `groups` look at; `ObservationInput` for those of this file.
@@ -125,9 +121,7 @@ def observe(
     }
 
 
-def row_slices(
-    group: str, groups: Mapping[str, tuple[Row, ...]] = GROUPS
-) -> dict[str, slice]:
+def row_slices(group: str, groups: Mapping[str, tuple[Row, ...]] = GROUPS) -> dict[str, slice]:
     """Where each named row lies in its group's vector."""
     slices, start = {}, 0
     for row in groups[group]:

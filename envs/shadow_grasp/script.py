@@ -49,7 +49,7 @@ class ScriptConfig:
     roll: float = -0.242
     """Base roll, rad."""
     elongation: float = 1.25
-    """Yaw follows the longest horizontal box axis where its square exceeds the next by this factor."""
+    """Yaw follows the longest horizontal box axis where its square exceeds the next by this."""
 
 
 def scripted_action(

@@ -1,4 +1,4 @@
-"""The servo variant: base moved by velocity commands to position servos, absolute finger targets."""
+"""The servo variant: velocity commands to a position-servoed base, absolute finger targets."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ class ServoVariant:
         model, hand = self.scene.model, self.scene.hand
         names = [model.actuator(i).name.removeprefix("A_") for i in range(model.nu)]
         actuated = [hand.joint_names[j] for j in hand.actuator_joint]
-        pairs = [
-            (names.index(f), actuated.index(j)) for f, j in coupled_joints(hand) if f in names
-        ]
+        pairs = [(names.index(f), actuated.index(j)) for f, j in coupled_joints(hand) if f in names]
         return {
             "base": np.array([names.index(n) for n in BASE_DOFS]),
             "finger": np.array([names.index(n) for n in actuated]),
@@ -113,7 +111,9 @@ class ServoVariant:
 
     # --- step -------------------------------------------------------------------------------
 
-    def control(self, task: ServoTask, sim: SimState, action: jax.Array) -> tuple[ServoTask, Control]:
+    def control(
+        self, task: ServoTask, sim: SimState, action: jax.Array
+    ) -> tuple[ServoTask, Control]:
         """New targets from an action in [-1, 1]: base velocity, then absolute finger positions
         (0 is the open posture, +-1 the limits)."""
         base = sim.qpos[:, :6]
@@ -174,4 +174,3 @@ class ServoVariant:
                 friction=sim.object_params[:, 1],
             )
         )
-

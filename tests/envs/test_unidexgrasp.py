@@ -79,9 +79,7 @@ def raw_state(env: ShadowGrasp, sim: SimState, i: int) -> restated.Raw:
     """Environment i for the restatement: qpos is [hand 7, fingers 22, object 7]."""
     names = list(env.scene.body_names)
     get = lambda name: np.asarray(getattr(sim, name)[i], np.float64)  # noqa: E731
-    pos, quat, vel, spin = (
-        get(f"body_{name}") for name in ("pos", "quat", "linvel", "angvel")
-    )
+    pos, quat, vel, spin = (get(f"body_{name}") for name in ("pos", "quat", "linvel", "angvel"))
     distal = [names.index(f"{f}distal") for f in ("ff", "mf", "rf", "lf", "th")]
     palm, thing, wrench = names.index("palm"), names.index("object"), get("tip_wrench")
     np.testing.assert_allclose(pos[thing], get("qpos")[29:32], atol=1e-6)
@@ -136,9 +134,7 @@ def actions_and_jumps(env: ShadowGrasp, rng: np.random.Generator):
         qpos, qvel = np.array(state.sim.qpos), np.array(state.sim.qvel)
         chosen = slice(2, env.num_envs)
         num = env.num_envs - 2
-        centre = np.column_stack(
-            [rng.uniform(-0.03, 0.03, (num, 2)), rng.uniform(0.68, 1.0, num)]
-        )
+        centre = np.column_stack([rng.uniform(-0.03, 0.03, (num, 2)), rng.uniform(0.68, 1.0, num)])
         # Palm down, at yaw 0: the grasp centre is 8 cm along -y from the root and 2 cm below it.
         qpos[chosen, :3] = centre + [0, 0.08, 0.02]
         qpos[chosen, 3:7] = np.sqrt(0.5), np.sqrt(0.5), 0, 0
@@ -186,9 +182,7 @@ def test_observations_rewards_and_success_match_the_formulas(env, reset, step) -
         for i in range(env.num_envs):
             raw, action = raw_state(env, sim, i), np.clip(actions[t, i], -1, 1).astype(float)
             expected = restated.observation(raw, action)
-            assert_same_observation(
-                np.asarray(state.final_obs["policy"][i]), expected, tolerance
-            )
+            assert_same_observation(np.asarray(state.final_obs["policy"][i]), expected, tolerance)
             terms = restated.reward(raw, action)
             assert set(terms) == set(state.terms)
             for name, value in terms.items():

@@ -38,9 +38,7 @@ def test_rows_equal_the_assets(assets):
         np.testing.assert_allclose(bank.box_axes[i], asset.box.axes, atol=1e-6)
         count = int(bank.stable_count[i])
         assert count == len(asset.stable_poses.quat)
-        np.testing.assert_allclose(
-            bank.stable_quat[i, :count], asset.stable_poses.quat, atol=1e-6
-        )
+        np.testing.assert_allclose(bank.stable_quat[i, :count], asset.stable_poses.quat, atol=1e-6)
         # Padding is the first pose, with no probability.
         assert (bank.stable_quat[i, count:] == bank.stable_quat[i, 0]).all()
         assert (bank.stable_probability[i, count:] == 0).all()

@@ -74,9 +74,7 @@ def test_masked_episodes_do_not_count():
 
 
 @settings(max_examples=50)
-@given(
-    success=st.lists(st.floats(0, 1), min_size=1, max_size=30), floor=st.floats(0, 1)
-)
+@given(success=st.lists(st.floats(0, 1), min_size=1, max_size=30), floor=st.floats(0, 1))
 def test_probabilities_sum_to_one_and_keep_their_floor(success, floor):
     n = len(success)
     p = FailureWeightedSampler(n, floor=floor).probabilities(jnp.array(success))
