@@ -32,10 +32,10 @@ def scene(assets):
 
 @pytest.fixture(scope="session")
 def make_env(assets, scene):
-    """make_env(num_envs, stagger=..., physics=..., **config changes) -> ShadowGrasp."""
+    """make_env(num_envs, stagger=..., physics=..., **config changes); no base policy by default."""
 
     def make(num_envs: int, *, stagger: bool = False, physics: str = "fast", **changes):
-        cfg = replace(ShadowGraspConfig(physics=physics), **changes)
+        cfg = replace(ShadowGraspConfig(physics=physics, base_policy="none"), **changes)
         settings = physics_preset(physics)
         return ShadowGrasp(
             cfg,
