@@ -203,6 +203,8 @@ def _train(
         return elapsed_before + time.monotonic() - start
 
     def save() -> None:
+        if hasattr(env, "save_divergences"):
+            env.save_divergences(run_dir / "diverged.npz")
         score = float(state.stats.total[cfg.best_metric] / jnp.maximum(state.stats.count, 1.0))
         enough = float(state.stats.count) >= 0.5 * settings.ppo.stats_window
         checkpoint.save(

@@ -97,6 +97,26 @@ class ShadowGrasp:
         """Wall-clock seconds spent in physics so far."""
         return self.engine.seconds
 
+    def save_divergences(self, path: Path) -> None:
+        """Write the last states before each divergence, if there were any."""
+        self.engine.divergences.save(path)
+
+    def report(self) -> str:
+        """Tables of the task: observation rows, reward terms, what was left out."""
+        groups, terms = self.variant.tables()
+        lines = [
+            f"{len(self.objects)} objects, {self.num_envs} environments, {self.episode_length} "
+            f"control steps of {1000 * self.control_dt:.1f} ms, "
+            f"base policy: {self.cfg.base_policy}"
+        ]
+        for group, rows in groups.items():
+            lines.append(f"observation {group!r}: {sum(r.size for r in rows)} numbers")
+            lines += [f"  {r.name:32s}{r.size:4d}  x {r.scale:<6g} {r.frame}" for r in rows]
+        lines.append("reward terms (weight per control step)")
+        lines += [f"  {name:20s}{weight:8g}  {meaning}" for name, weight, meaning in terms]
+        lines += [f"left out: {name}: {reason}" for name, reason in self.left_out]
+        return "\n".join(lines)
+
     # --- contract ---------------------------------------------------------------------------
 
     def reset(self, key: jax.Array, object_id: jax.Array | None = None) -> EnvState:

@@ -15,8 +15,8 @@ from dexjax.sim.scene import BASE_DOFS, Scene, coupled_joints
 from dexjax.sim.types import Control, SimState
 from envs.shadow_grasp.config import ShadowGraspConfig
 from envs.shadow_grasp.features import compute_features
-from envs.shadow_grasp.observation import GROUPS, ObservationInput, observe
-from envs.shadow_grasp.reward import RewardInput, reward_terms
+from envs.shadow_grasp.observation import GROUPS, ObservationInput, Row, observe
+from envs.shadow_grasp.reward import TERMS, RewardInput, reward_terms
 
 
 @struct.dataclass
@@ -88,6 +88,14 @@ class ServoVariant:
     def goal(self, start: jax.Array) -> jax.Array:
         """Goal (B, 3) of episodes whose object started at (B, 3)."""
         return start + jnp.array([0.0, 0.0, self.cfg.goal_height])
+
+    def tables(self) -> tuple[dict[str, tuple[Row, ...]], list[tuple[str, float, str]]]:
+        """Observation rows by group, and (name, weight, meaning) of each reward term."""
+        weights = self.cfg.reward
+        return GROUPS, [
+            (name, weights.scale * getattr(weights, name), str(term.__doc__).splitlines()[0])
+            for name, term in TERMS.items()
+        ]
 
     # --- episode start ----------------------------------------------------------------------
 

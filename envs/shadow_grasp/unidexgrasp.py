@@ -57,6 +57,7 @@ def unidexgrasp_config() -> ShadowGraspConfig:
         goal_height=0.2,
         success_radius=0.05,
         base_policy="none",
+        sampler="uniform",
     )
 
 
@@ -239,6 +240,11 @@ class UniDexGraspVariant:
         self.object_features = jnp.asarray(features, jnp.float32)
 
     # --- object and goal --------------------------------------------------------------------
+
+    def tables(self) -> tuple[dict[str, tuple[Row, ...]], list[tuple[str, float, str]]]:
+        """Observation rows by group, and (name, weight, meaning) of each reward term."""
+        terms = [(k, 1.0, str(term.__doc__).splitlines()[0]) for k, term in TERMS.items()]
+        return GROUPS, terms
 
     def initial_object(
         self, keys: Sequence[jax.Array], object_id: jax.Array
