@@ -1,4 +1,4 @@
-"""Success against minutes: `python -m experiments.benchmarks.learning_curve RUN [RUN ...] --out FILE`.
+"""Success against minutes: `python -m experiments.benchmarks.learning_curve RUN [RUN ...]`.
 
 Lines: running success rates of training episodes, with exploration noise, in the training physics.
 Dots: the final evaluation of each run, deterministic, in the reference physics.
