@@ -123,8 +123,7 @@ def quick() -> PPOConfig:
         actor_out_gain=0.001,
         reward_scale=0.1,
         critic_learning_rate=1e-3,
-        lr_min=2e-5,
-        std_max_final=0.15,
+        lr_min=5e-6,
     )
 
 
