@@ -40,7 +40,7 @@ class Env(Protocol):
         ...
 
     def step(self, state: EnvState, action: jax.Array) -> EnvState:
-        """One control step with action (B, A), nominally in [-1, 1]; what ends is reset in the call.
+        """One control step, action (B, A) nominally in [-1, 1]; what ends is reset in the call.
 
         `metrics["finite"]` (optional, 0 or 1) marks environments whose simulation diverged.
         """
