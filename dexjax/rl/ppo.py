@@ -108,6 +108,9 @@ class PPOConfig:
     """Standardise observations with running statistics."""
     obs_clip: float = 5.0
     """Clip of the (standardised) observations."""
+    average_decay: float = 0.0
+    """Decay per update of the running average of the policy's weights, which is what a finished run
+    is evaluated and used with (Polyak averaging); 0: the last weights."""
     stats_window: int = 1024
     """Episodes over which the running success rates are averaged."""
 
@@ -182,6 +185,7 @@ class TrainState:
     """Everything that a run is: restoring it continues the run bit by bit."""
 
     params: dict[str, Any]  # "actor", "critic": Linen variables; "log_std": (A,)
+    average_actor: Any  # params["actor"] averaged over updates: the policy that is evaluated
     opt_state: Any
     learning_rate: jax.Array  # ()
     normalizer: Any  # running_statistics state over the observation groups in use, or None
@@ -219,6 +223,7 @@ def init(key: jax.Array, env: Env, cfg: PPOConfig) -> TrainState:
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         params=params,
+        average_actor=params["actor"],
         opt_state=_optimizer(cfg).init(params),
         learning_rate=jnp.float32(cfg.learning_rate),
         normalizer=normalizer,
@@ -273,6 +278,7 @@ def update(
     env_state, rollout, env_metrics = _rollout(env, cfg, state, key_rollout)
     batch = _make_batch(cfg, state, env_state, rollout)
     params, opt_state, lr, learn_metrics = _learn(cfg, state, batch, key_learn, progress)
+    average_actor = _average(cfg, state.average_actor, params["actor"], state.iteration)
 
     normalizer = state.normalizer
     if normalizer is not None:  # after learning, so that acting and learning saw the same inputs
@@ -295,6 +301,7 @@ def update(
     skipped = learn_metrics.pop("skipped").astype(jnp.int32)
     state = state.replace(
         params=params,
+        average_actor=average_actor,
         opt_state=opt_state,
         learning_rate=lr,
         normalizer=normalizer,
@@ -566,6 +573,12 @@ def _learn(cfg: PPOConfig, state: TrainState, batch: Batch, key: jax.Array, prog
     return params, opt_state, lr, {**info, "skipped": skipped}
 
 
+def _average(cfg: PPOConfig, average: Any, actor: Any, iteration: jax.Array) -> Any:
+    """Moving average of the weights, with a short memory early so that no start value lingers."""
+    decay = jnp.minimum(cfg.average_decay, iteration / (iteration + 10.0))
+    return jax.tree.map(lambda a, x: decay * a + (1 - decay) * x, average, actor)
+
+
 def _optimizer(cfg: PPOConfig) -> optax.GradientTransformation:
     one = optax.chain(
         optax.clip_by_global_norm(cfg.max_grad_norm), optax.scale_by_adam(eps=cfg.adam_eps)
@@ -626,6 +639,7 @@ def _check(env: Env, cfg: PPOConfig) -> None:
         "gamma": 0 <= cfg.gamma <= 1,
         "gae_lambda": 0 <= cfg.gae_lambda <= 1,
         "clip": cfg.clip > 0,
+        "average_decay": 0 <= cfg.average_decay < 1,
         "learning_rate": cfg.learning_rate > 0,
         "lr_min": 0 < cfg.lr_min <= cfg.lr_max,
         "std_min": 0 < cfg.std_min <= cfg.std_max,

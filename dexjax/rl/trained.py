@@ -28,7 +28,10 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Policy:
-    """A trained policy: `ppo.policy_mean(p.cfg, p.params, p.normalizer, obs)` acts."""
+    """A trained policy: `ppo.policy_mean(p.cfg, p.params, p.normalizer, obs)` acts.
+
+    Its actor is the running average over updates (`PPOConfig.average_decay`), not the last one.
+    """
 
     cfg: ppo.PPOConfig
     params: dict[str, Any]
@@ -78,6 +81,8 @@ def load_policy(run_dir: Path, which: Literal["latest", "best"] = "latest") -> P
     params, normalizer = jax.eval_shape(
         lambda: ppo.init_policy(jax.random.key(0), sizes, action_size, cfg)
     )
-    like = {"params": params} | ({} if normalizer is None else {"normalizer": normalizer})
+    like = {"params": params, "average_actor": params["actor"]}
+    like |= {} if normalizer is None else {"normalizer": normalizer}
     loaded = checkpoint.restore(path, like)
-    return Policy(cfg, loaded["params"], loaded.get("normalizer"), path, metadata)
+    params = loaded["params"] | {"actor": loaded["average_actor"]}
+    return Policy(cfg, params, loaded.get("normalizer"), path, metadata)

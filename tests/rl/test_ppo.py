@@ -414,6 +414,28 @@ def test_annealing_by_progress():
     assert late.learning_rate == pytest.approx(1e-4)
 
 
+def test_average_actor():
+    env = PointMassEnv(8)
+    runs = {}
+    for decay in (0.0, 0.6):
+        cfg = dataclasses.replace(SMALL, average_decay=decay)
+        state = ppo.init(jax.random.key(0), env, cfg)
+        expected = jax.tree.map(np.asarray, state.params["actor"])
+        for k in range(20):
+            state, _ = ppo.update(env, cfg, state)
+            d = min(decay, k / (k + 10))  # a short memory early
+            expected = jax.tree.map(
+                lambda a, x, d=d: d * a + (1 - d) * np.asarray(x), expected, state.params["actor"]
+            )
+        runs[decay] = state
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.average_actor, expected
+        )
+    # Averaging is for use only: learning itself is the same with and without.
+    jax.tree.map(np.testing.assert_array_equal, runs[0.0].params, runs[0.6].params)
+    jax.tree.map(np.testing.assert_array_equal, runs[0.0].average_actor, runs[0.0].params["actor"])
+
+
 def test_sequential_minibatches_are_time_slices():
     """Without shuffling and with one epoch, gradient k sees steps 4k..4k+3 only (UniDexGrasp)."""
     cfg = dataclasses.replace(SMALL, shuffle=False, epochs=1, lr_schedule="constant")
