@@ -415,7 +415,7 @@ def test_annealing_by_progress():
 
 
 def test_average_actor():
-    env = PointMassEnv(8)
+    env = PointMassEnv(num_envs=8)
     runs = {}
     for decay in (0.0, 0.6):
         cfg = dataclasses.replace(SMALL, average_decay=decay)
