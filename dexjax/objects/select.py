@@ -10,6 +10,7 @@ from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.batch import BuildReport, build_assets
 from dexjax.objects.build import AssetOptions
 from dexjax.objects.builtin import SPLITS, builtin_asset, builtin_assets
+from dexjax.objects.scale import scaled
 from dexjax.objects.scan import scan_folder
 
 BUILTIN = "builtin"
@@ -29,16 +30,17 @@ def select_objects(
     """Load or build objects.
 
     text: parts joined by "+", each `builtin:SPLIT`, `builtin:SPLIT:name,name`, `FOLDER` or
-    `FOLDER:name,name` (names below the folder, as in the build table). Raises ConfigError for
-    unknown splits and names, DataError for a folder without meshes, and ConfigError when nothing
-    is left.
+    `FOLDER:name,name` (names below the folder, as in the build table). A part may end in
+    `@FACTOR,FACTOR`: each of its objects in these sizes. Raises ConfigError for unknown splits,
+    names and factors, DataError for a folder without meshes, and ConfigError when nothing is left.
     """
     assets: list[ObjectAsset] = []
     left_out: list[tuple[str, str]] = []
     for part in text.split("+"):
+        part, factors = _factors(part)
         head, _, names = part.partition(":")
         if head == BUILTIN:
-            assets += _builtin(names or "seen", sdf)
+            assets += [scaled(a, f) for a in _builtin(names or "seen", sdf) for f in factors]
             continue
         if not Path(head).is_dir():
             raise ConfigError(
@@ -57,12 +59,25 @@ def select_objects(
             items, options=AssetOptions(sdf=sdf), workers=workers, progress=progress,
             auto_scale=True,
         )  # fmt: skip
-        assets += built
+        assets += [scaled(a, f) for a in built for f in factors]
         left_out += refused + _refusals(report)
     if not assets:
         reasons = "; ".join(f"{n}: {why}" for n, why in left_out[:3])
         raise ConfigError(f"objects {text!r}: none can be used ({reasons})")
     return Selection(assets, left_out)
+
+
+def _factors(part: str) -> tuple[str, list[float]]:
+    """`PART@0.8,1` as PART and its scale factors; no suffix: the size as it is."""
+    head, at, numbers = part.rpartition("@")
+    if not at or Path(part).is_dir():
+        return part, [1.0]
+    try:
+        return head, [float(n) for n in numbers.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"objects {part!r}: {numbers!r} after @ must be scale factors, as in @0.8,1,1.2"
+        ) from None
 
 
 def _builtin(text: str, sdf: bool) -> list[ObjectAsset]:
