@@ -21,7 +21,7 @@ from dexjax.sim.scene import Scene
 from dexjax.sim.types import Engine, SimState
 from envs.shadow_grasp.config import ShadowGraspConfig
 from envs.shadow_grasp.features import compute_features
-from envs.shadow_grasp.script import ScriptConfig, scripted_action
+from envs.shadow_grasp.script import ScriptConfig, next_step, scripted_action
 from envs.shadow_grasp.servo import ServoVariant
 from envs.shadow_grasp.unidexgrasp import UniDexGraspVariant
 
@@ -35,6 +35,7 @@ class Episode:
     """What the environment remembers of the running episodes."""
 
     step: jax.Array  # (B,) int32 control steps done
+    script_step: jax.Array  # (B,) int32 control step of the script's current attempt
     goal: jax.Array  # (B, 3)
     start: jax.Array  # (B, 3) object position at reset (the variant says of which point)
     inside: jax.Array  # (B,) int32 consecutive steps at the goal
@@ -130,7 +131,7 @@ class ShadowGrasp:
         episode = self._start(sim, sampler)
         if self.stagger:
             step = jax.random.randint(k_step, (self.num_envs,), 0, self.episode_length)
-            episode = episode.replace(step=step)
+            episode = episode.replace(step=step, script_step=step)
         zeros = jnp.zeros(self.num_envs)
         obs = self._observe(episode, sim)
         names = self._reward(episode, sim)
@@ -238,7 +239,7 @@ class ShadowGrasp:
             episode.task.base_target,
             state.sim.qpos[:, :6],
             episode.goal,
-            episode.step,
+            episode.script_step,
             self.scene.hand,
             self.variant.base_vmax,
             self.cfg.scene.table_height,
@@ -272,6 +273,7 @@ class ShadowGrasp:
         start = self.variant.object_origin(sim)
         return Episode(
             step=zero,
+            script_step=zero,
             goal=self.variant.goal(start),
             start=start,
             inside=zero,
@@ -284,8 +286,10 @@ class ShadowGrasp:
         position = self.variant.object_origin(sim)
         at_goal = jnp.linalg.norm(episode.goal - position, axis=-1) <= self.cfg.success_radius
         height = position[:, 2] - episode.start[:, 2]
+        features = compute_features(sim, self.scene.hand, self.bank)
         return episode.replace(
             step=episode.step + 1,
+            script_step=next_step(episode.script_step, features, height, self.script),
             inside=jnp.where(at_goal, episode.inside + 1, 0),
             highest=jnp.maximum(episode.highest, height),
         )
@@ -294,8 +298,10 @@ class ShadowGrasp:
         return self.variant.reward(episode.task, sim, episode.goal, episode.start[:, 2])
 
     def _observe(self, episode: Episode, sim: SimState) -> dict[str, jax.Array]:
-        phase = 2.0 * episode.step / self.episode_length - 1.0
-        return self.variant.observe(episode.task, sim, episode.goal, phase)
+        phase, clock = (
+            2.0 * step / self.episode_length - 1.0 for step in (episode.step, episode.script_step)
+        )
+        return self.variant.observe(episode.task, sim, episode.goal, phase, clock)
 
     def _metrics(self, sim: SimState, episode: Episode) -> dict[str, jax.Array]:
         """Diagnostics of this step, each (B,)."""

@@ -13,6 +13,7 @@ from dexjax.sim.types import SimState
 
 TOUCH_FORCE = 0.05  # N: a finger touches the object above this
 GRIP_DISTANCE = 0.08  # m: farthest grasp centre of a grip
+CORE_RADIUS = 0.04  # m: what counts as near the core of an object, about half a palm
 
 
 @struct.dataclass
@@ -32,6 +33,8 @@ class Features:
     force: jax.Array  # (B, 5) object on finger, N
     box_centre: jax.Array  # (B, 3)
     box_axes: jax.Array  # (B, 3, 3) rows: half-extent vectors, longest first, pointing up
+    core: jax.Array  # (B, 3) the object's own matter nearest to its centre of mass, see `_core`
+    core_axis: jax.Array  # (B, 2) horizontal direction of that matter, doubled angle; see `_core`
     top: jax.Array  # (B,) highest point of the object
     bottom: jax.Array  # (B,) lowest point
 
@@ -71,6 +74,7 @@ def compute_features(sim: SimState, hand: Hand, bank: ObjectBank) -> Features:
     nearest = jnp.take_along_axis(offset, index[..., None, None], 2)[:, :, 0]
     axes = quat_rotate(quat[:, None], bank.box_axes[ids] * bank.box_half_extents[ids][..., None])
     heights = to_world(bank.hull_points[ids])[..., 2]
+    core, core_axis = _core(surface, pos)
     return Features(
         object_pos=pos,
         object_quat=quat,
@@ -83,6 +87,33 @@ def compute_features(sim: SimState, hand: Hand, bank: ObjectBank) -> Features:
         force=jnp.linalg.norm(sim.finger_force, axis=-1),
         box_centre=to_world(bank.box_centre[ids][:, None])[:, 0],
         box_axes=jnp.where(axes[..., 2:] < 0, -axes, axes),
+        core=core,
+        core_axis=core_axis,
         top=heights.max(-1),
         bottom=heights.min(-1),
     )
+
+
+def _core(surface: jax.Array, centre: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Where and along which direction the object can be taken near its centre of mass.
+
+    surface (B, P, 3), centre (B, 3). The centre of mass of a bent or ring-shaped object lies beside
+    it; two steps of mean shift (Gaussian of CORE_RADIUS, horizontal) lead to a part that is there.
+    Returns the mean point (B, 3) and, with l1 >= l2 the eigenvalues of the horizontal covariance
+    around it and a the angle of the first axis, (l1 - l2) / (l1 + l2) x (cos 2a, sin 2a) (B, 2):
+    an axis has no sign, a doubled angle has none either.
+    """
+
+    def near(point: jax.Array) -> tuple[jax.Array, jax.Array]:
+        offset = (surface - point[:, None])[..., :2]
+        weight = jnp.exp(-0.5 * (offset**2).sum(-1) / CORE_RADIUS**2)
+        return weight / jnp.maximum(weight.sum(1, keepdims=True), 1e-9), offset
+
+    for _ in range(2):
+        weight, _ = near(centre)
+        centre = (weight[..., None] * surface).sum(1)
+    weight, offset = near(centre)
+    xx, yy, xy = (
+        (weight * offset[..., i] * offset[..., j]).sum(1) for i, j in ((0, 0), (1, 1), (0, 1))
+    )
+    return centre, jnp.stack([xx - yy, 2 * xy], 1) / jnp.maximum(xx + yy, 1e-9)[:, None]

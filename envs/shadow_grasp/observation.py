@@ -31,6 +31,7 @@ class ObservationInput:
     goal: jax.Array  # (B, 3)
     table_height: jax.Array  # ()
     phase: jax.Array  # (B,) episode time, -1 to 1
+    clock: jax.Array  # (B,) time since the script's attempt began, likewise
     object_mass: jax.Array  # (B,) kg
     friction: jax.Array  # (B,)
 
@@ -78,6 +79,14 @@ POLICY_ROWS: tuple[Row, ...] = (
         lambda x: x.features.object_pos - x.features.grasp_centre,
     ),
     Row("box half axes", 9, 15.0, "world, m, pointing up", lambda x: _flat(x.features.box_axes)),
+    Row(
+        "core from grasp centre",
+        3,
+        10.0,
+        "world, m",
+        lambda x: x.features.core - x.features.grasp_centre,
+    ),
+    Row("core direction", 2, 2.0, "world, doubled angle", lambda x: x.features.core_axis),
     Row("object linear velocity", 3, 1.0, "world, m/s", lambda x: x.features.object_linvel),
     Row("object angular velocity", 3, 0.1, "world, rad/s", lambda x: x.features.object_angvel),
     Row("base linear velocity", 3, 1.0, "world, m/s", lambda x: x.base_vel[:, :3]),
@@ -88,6 +97,7 @@ POLICY_ROWS: tuple[Row, ...] = (
     ),
     Row("last base action", 6, 1.0, "", lambda x: x.base_action),
     Row("phase", 1, 1.0, "-1 start, 1 end", lambda x: _column(x.phase)),
+    Row("script clock", 1, 1.0, "phase of the attempt", lambda x: _column(x.clock)),
     Row("object top", 1, 5.0, "above table, m", lambda x: _column(x.features.top - x.table_height)),
     Row(
         "object bottom",

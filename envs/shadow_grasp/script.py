@@ -20,7 +20,8 @@ class ScriptConfig:
     """Phases, offsets (m) and finger actions of the script."""
 
     offset: tuple[float, float] = (-0.0056, 0.0241)
-    """Grasp centre relative to the middle between box centre and centre of mass, yaw frame, m."""
+    """Grasp centre relative to the middle between box centre and centre of mass (elongated objects)
+    or to the core (others), yaw frame, m."""
     depth: float = 0.0521
     """Grasp centre below the top of the object, m."""
     lowest: float = 0.0294
@@ -48,8 +49,18 @@ class ScriptConfig:
     """Base action towards the goal, saturating 11 cm away."""
     roll: float = -0.242
     """Base roll, rad."""
-    elongation: float = 1.25
-    """Yaw follows the longest horizontal box axis where its square exceeds the next by this."""
+    elongation: float = 2.5
+    """Yaw follows the longest horizontal box axis where its square exceeds the next by this; else
+    the direction of the core, for an L-shape's box has none."""
+    core_direction: float = 0.15
+    """Least strength of the core's direction; yaw is zero where it has none."""
+    give_up_step: int = 40
+    """Control step of an attempt at which it is given up if the object was left behind: neither
+    gripped nor lifted by `left_behind`."""
+    left_behind: float = 0.01
+    """m."""
+    retry_step: int = 8
+    """Control step at which the next attempt begins: the hand is near."""
 
 
 def scripted_action(
@@ -63,7 +74,7 @@ def scripted_action(
     table_height: float,
     cfg: ScriptConfig,
 ) -> jax.Array:
-    """Action (B, 24) of the script at control step (B,).
+    """Action (B, 24) of the script at control step (B,) of its attempt.
 
     base_target, base_pos: (B, 6) base servo coordinates; base_vmax: (6,) speed per unit action.
     """
@@ -73,12 +84,17 @@ def scripted_action(
     longest = jnp.take_along_axis(axes, order[:, :1, None], 1)[:, 0, :2]
     first, second = (jnp.take_along_axis(square, order[:, i : i + 1], 1)[:, 0] for i in (0, 1))
     # At zero yaw the fingers point to -y and close around an object that lies along x.
-    yaw = jnp.arctan2(longest[:, 1], longest[:, 0])
-    yaw = jnp.mod(yaw + jnp.pi / 2, jnp.pi) - jnp.pi / 2
-    yaw = jnp.where(first > cfg.elongation * second, yaw, 0.0)
+    yaw_box = jnp.arctan2(longest[:, 1], longest[:, 0])
+    yaw_box = jnp.mod(yaw_box + jnp.pi / 2, jnp.pi) - jnp.pi / 2
+    axis = features.core_axis
+    yaw_core = 0.5 * jnp.arctan2(axis[:, 1], axis[:, 0])
+    yaw_core = jnp.where(jnp.linalg.norm(axis, axis=1) > cfg.core_direction, yaw_core, 0.0)
+    elongated = first > cfg.elongation * second
+    yaw = jnp.where(elongated, yaw_box, yaw_core)
     c, s = jnp.cos(yaw), jnp.sin(yaw)
     dx, dy = cfg.offset
     middle = 0.5 * (features.box_centre + features.object_pos)
+    middle = jnp.where(elongated[:, None], middle, features.core)
     xy = middle[:, :2] + jnp.stack([c * dx - s * dy, s * dx + c * dy], 1)
     away = jnp.linalg.norm(xy - base_pos[:, :2], axis=1) > 0.03
     low = jnp.maximum(features.top - cfg.depth, table_height + cfg.lowest)
@@ -94,6 +110,17 @@ def scripted_action(
     reaching, closed = _finger_postures(hand, cfg)
     fingers = jnp.where(closing, closed, reaching)
     return jnp.concatenate([base, fingers], 1)
+
+
+def next_step(
+    step: jax.Array, features: Features, height: jax.Array, cfg: ScriptConfig
+) -> jax.Array:
+    """The step (B,) of the script after `step`: the next one, or that of another attempt.
+
+    height: (B,) m that the object was lifted.
+    """
+    failed = (step >= cfg.give_up_step) & ~features.grip & (height < cfg.left_behind)
+    return jnp.where(failed, cfg.retry_step, step + 1)
 
 
 def _finger_postures(hand: Hand, cfg: ScriptConfig) -> tuple[jax.Array, jax.Array]:

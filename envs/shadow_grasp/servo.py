@@ -157,9 +157,14 @@ class ServoVariant:
         )
 
     def observe(
-        self, task: ServoTask, sim: SimState, goal: jax.Array, phase: jax.Array
+        self,
+        task: ServoTask,
+        sim: SimState,
+        goal: jax.Array,
+        phase: jax.Array,
+        clock: jax.Array,
     ) -> dict[str, jax.Array]:
-        """Observation groups; phase (B,) in [-1, 1]."""
+        """Observation groups; phase of the episode and of the script's attempt (B,) in [-1, 1]."""
         features = compute_features(sim, self.scene.hand, self.bank)
         low, high = self.lower, self.upper
         finger = sim.qpos[:, self.scene.finger_qpos]
@@ -178,6 +183,7 @@ class ServoVariant:
                 goal=goal,
                 table_height=jnp.asarray(self.cfg.scene.table_height),
                 phase=phase,
+                clock=clock,
                 object_mass=self.bank.mass[sim.object_id] * sim.object_params[:, 0],
                 friction=sim.object_params[:, 1],
             )

@@ -303,9 +303,14 @@ class UniDexGraspVariant:
         return {name: term(x) for name, term in TERMS.items()}
 
     def observe(
-        self, task: UniDexGraspTask, sim: SimState, goal: jax.Array, phase: jax.Array
+        self,
+        task: UniDexGraspTask,
+        sim: SimState,
+        goal: jax.Array,
+        phase: jax.Array,
+        clock: jax.Array,
     ) -> dict[str, jax.Array]:
-        """Observation groups; the task does not show its time (`phase`)."""
+        """Observation groups; the task does not show its time (`phase`, `clock`)."""
         return observe(self._view(task, sim, goal), GROUPS)
 
     def _view(self, task: UniDexGraspTask, sim: SimState, goal: jax.Array) -> TaskView:
