@@ -10,10 +10,12 @@ from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.batch import BuildReport, build_assets
 from dexjax.objects.build import AssetOptions
 from dexjax.objects.builtin import SPLITS, builtin_asset, builtin_assets
+from dexjax.objects.graspable import why_not_graspable
 from dexjax.objects.scale import scaled
 from dexjax.objects.scan import scan_folder
 
 BUILTIN = "builtin"
+GRASPABLE = "graspable"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ def select_objects(
     """Load or build objects.
 
     text: parts joined by "+", each `builtin:SPLIT`, `builtin:SPLIT:name,name`, `FOLDER` or
-    `FOLDER:name,name` (names below the folder, as in the build table). A part may end in
+    `FOLDER:name,name` (names below the folder, as in the build table), or `FOLDER:graspable` (what
+    the rule of `dexjax.objects.graspable` lets pass; the others are left out). A part may end in
     `@FACTOR,FACTOR`: each of its objects in these sizes. Raises ConfigError for unknown splits,
     names and factors, DataError for a folder without meshes, and ConfigError when nothing is left.
     """
@@ -48,7 +51,7 @@ def select_objects(
                 "a folder of meshes, or FOLDER:name,name"
             )
         items, refused = scan_folder(head)
-        if names:
+        if names and names != GRASPABLE:
             wanted, known = names.split(","), {i.name: i for i in items}
             for name in wanted:
                 if name not in known:
@@ -59,6 +62,9 @@ def select_objects(
             items, options=AssetOptions(sdf=sdf), workers=workers, progress=progress,
             auto_scale=True,
         )  # fmt: skip
+        if names == GRASPABLE:
+            left_out += [(a.name, why) for a in built if (why := why_not_graspable(a))]
+            built = [a for a in built if not why_not_graspable(a)]
         assets += [scaled(a, f) for a in built for f in factors]
         left_out += refused + _refusals(report)
     if not assets:
