@@ -127,6 +127,7 @@ def quick() -> PPOConfig:
         reward_scale=0.1,
         critic_learning_rate=1e-3,
         lr_min=5e-6,
+        average_decay=0.95,
     )
 
 

@@ -11,10 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +19,7 @@ import mujoco
 import mujoco.batch
 import numpy as np
 
+from dexjax.sim.divergence import DivergenceLog
 from dexjax.sim.physics import PhysicsConfig
 from dexjax.sim.scene import OBJECT_BODY, Scene
 from dexjax.sim.types import Control, SimState
@@ -32,28 +30,6 @@ _MAX_POSITION = 1e2
 # PhysX link damping of the UniDexGrasp hand asset, 1/s.
 LINK_DAMPING = 100.0
 _FINITE_ROWS = ("qpos", "qvel", "qacc_warmstart")
-
-
-@dataclass
-class DivergenceLog:
-    """The last states and controls that led to a non-finite simulation."""
-
-    keep: int = 16
-    count: int = 0
-    entries: deque[dict[str, np.ndarray]] = field(default_factory=deque)
-
-    def add(self, **arrays: np.ndarray) -> None:
-        """Remember one divergence; the oldest is forgotten beyond `keep`."""
-        self.count += 1
-        self.entries.append({k: np.asarray(v).copy() for k, v in arrays.items()})
-        while len(self.entries) > self.keep:
-            self.entries.popleft()
-
-    def save(self, path: Path) -> None:
-        """Write all entries to one .npz (arrays stacked along the first axis)."""
-        if self.entries:
-            stacked = {k: np.stack([e[k] for e in self.entries]) for k in self.entries[0]}
-            np.savez_compressed(path, count=self.count, **stacked)  # type: ignore[arg-type]
 
 
 class NativeEngine:

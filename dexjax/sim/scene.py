@@ -93,22 +93,33 @@ def build_scene(
     pieces = [_pieces(asset, config.max_pieces) for asset in objects]
     slots = max(len(p) for p in pieces)
 
-    shared = _spec(config, hand, visual)
+    shared = hand_spec(config, hand, visual)
     for i, object_pieces in enumerate(pieces):
         for k, vertices in enumerate(object_pieces):
             shared.add_mesh(name=f"o{i}p{k}", uservert=np.asarray(vertices).ravel())
-    _fill_object(shared, objects[0], [f"o0p{k}" for k in range(len(pieces[0]))], slots)
+    fill_object(shared, objects[0], [f"o0p{k}" for k in range(len(pieces[0]))], slots)
     model = shared.compile()
 
     single = []
     for asset, object_pieces in zip(objects, pieces, strict=True):
-        spec = _spec(config, hand, visual)
+        spec = hand_spec(config, hand, visual)
         for k, vertices in enumerate(object_pieces):
             spec.add_mesh(name=f"p{k}", uservert=np.asarray(vertices).ravel())
-        _fill_object(spec, asset, [f"p{k}" for k in range(len(object_pieces))], slots)
+        fill_object(spec, asset, [f"p{k}" for k in range(len(object_pieces))], slots)
         single.append(spec.compile())
     fields = _differing_fields(model, single, [len(p) for p in pieces])
 
+    return make_scene(model, config, hand, tuple(a.name for a in objects), fields)
+
+
+def make_scene(
+    model: mujoco.MjModel,
+    config: SceneConfig,
+    hand: Hand,
+    object_names: tuple[str, ...],
+    object_fields: dict[str, np.ndarray],
+) -> Scene:
+    """The scene of a compiled model, with the indices that tasks need."""
     names = (*hand.body_names, OBJECT_BODY)
     joint_ids = [model.joint(j).id for j in hand.joint_names]
     object_joint = model.joint("object_joint").id
@@ -116,8 +127,8 @@ def build_scene(
         config=config,
         hand=hand,
         model=model,
-        object_names=tuple(a.name for a in objects),
-        object_fields=fields,
+        object_names=object_names,
+        object_fields=object_fields,
         body_names=names,
         body_ids=np.array([model.body(n).id for n in names]),
         object_qpos=int(model.jnt_qposadr[object_joint]),
@@ -146,7 +157,7 @@ def _pieces(asset: ObjectAsset, most: int) -> list[np.ndarray]:
     return [convex_hull(asset.vertices)]
 
 
-def _spec(config: SceneConfig, hand: Hand, visual: bool) -> mujoco.MjSpec:
+def hand_spec(config: SceneConfig, hand: Hand, visual: bool) -> mujoco.MjSpec:
     """The scene without object geometry."""
     spec = mujoco.MjSpec.from_file(str(mjcf.path(f"{config.hand}_hand.xml")))
     _drive_fingers(spec, config, hand)
@@ -272,7 +283,7 @@ def _contact_sensors(spec: mujoco.MjSpec, hand: Hand) -> None:
     add("force_table", tree, hand.body_names[0], geom, "table", force)
 
 
-def _fill_object(spec: mujoco.MjSpec, asset: ObjectAsset, meshes: list[str], slots: int) -> None:
+def fill_object(spec: mujoco.MjSpec, asset: ObjectAsset, meshes: list[str], slots: int) -> None:
     """Give the object body its mass and `slots` mesh geoms; unused slots repeat a mesh and never
     collide."""
     body = spec.body(OBJECT_BODY)

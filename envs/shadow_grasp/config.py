@@ -88,7 +88,7 @@ class ShadowGraspConfig:
     """Physics preset while training; evaluation always uses `reference`."""
     scene: SceneConfig = field(default_factory=SceneConfig)
     """Hand, base and table."""
-    sampler: Literal["uniform", "failure"] = "failure"
+    sampler: Literal["uniform", "failure"] = "uniform"
     """Objects of training episodes: all alike, or those that fail more often drawn more often."""
     episode_length: int = 90
     """Control steps of an episode."""
