@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
+
+import jax
 
 from dexjax.core.errors import unknown_name
+from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.bank import ObjectBank
 from dexjax.objects.sampler import FailureWeightedSampler, UniformSampler
 from dexjax.objects.select import select_objects
 from dexjax.rl.ppo import quick, unidexgrasp
 from dexjax.rl.registry import EnvSpec, Preset, TrainConfig
 from dexjax.sim.native import NativeEngine
-from dexjax.sim.physics import physics_preset
-from dexjax.sim.scene import build_scene
+from dexjax.sim.physics import PhysicsConfig, physics_preset
+from dexjax.sim.scene import SceneConfig, build_scene
 from envs.shadow_grasp.config import ShadowGraspConfig
 from envs.shadow_grasp.env import ShadowGrasp
 from envs.shadow_grasp.unidexgrasp import unidexgrasp_config
 
-ENGINES = {"native": NativeEngine}
+ENGINES = ("native", "mjx", "auto")
 SAMPLERS = {"uniform": UniformSampler, "failure": FailureWeightedSampler}
 REFERENCE_PHYSICS = {"servo": "reference", "unidexgrasp": "unidexgrasp"}
 
@@ -33,26 +38,47 @@ def make(
 ) -> ShadowGrasp:
     """The environment with `num_envs` copies.
 
-    objects: see `dexjax.objects.select`. evaluation: reference physics, all convex pieces and
-    episodes that start together. Raises ConfigError for unknown engines and objects.
+    objects: see `dexjax.objects.select`. engine: `native`, `mjx`, or `auto` (`mjx` on GPU and TPU).
+    evaluation: reference physics, all convex pieces and episodes that start together. Raises
+    ConfigError for unknown engines and objects.
     """
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
-    selection = select_objects(objects)
+    if engine == "auto":
+        engine = "native" if jax.default_backend() == "cpu" else "mjx"
+    selection = select_objects(objects, sdf=engine == "mjx")
     physics = physics_preset(REFERENCE_PHYSICS[config.variant] if evaluation else config.physics)
-    scene = build_scene(selection.assets, config.scene)
+    simulator, questioned = _simulator(engine, selection.assets, config.scene, num_envs, physics)
     env = ShadowGrasp(
         config,
-        scene,
+        simulator.scene,
         ObjectBank.from_assets(selection.assets),
         SAMPLERS[config.sampler](len(selection.assets)),
-        ENGINES[engine](scene, num_envs, physics),
+        simulator,
         control_dt=physics.control_dt,
         stagger=not evaluation,
     )
     env.left_out = selection.left_out
+    env.questioned = questioned
     env.assets = tuple(selection.assets)
     return env
+
+
+def _simulator(
+    engine: str,
+    assets: Sequence[ObjectAsset],
+    config: SceneConfig,
+    num_envs: int,
+    physics: PhysicsConfig,
+) -> tuple[Any, list[tuple[str, str]]]:
+    """The engine, and (name, reason) of objects that it represents badly."""
+    if engine == "native":
+        return NativeEngine(build_scene(assets, config), num_envs, physics), []
+    from dexjax.sim.mjx import MjxEngine  # imports MJX, which takes a second
+    from dexjax.sim.mjx_scene import build_mjx_scene
+
+    scene = build_mjx_scene(assets, config)
+    return MjxEngine(scene, num_envs, physics), list(scene.thin)
 
 
 spec = EnvSpec(
