@@ -102,6 +102,9 @@ class ShadowGraspConfig:
     """Base action to which the learned one is added."""
     base_checkpoint: str = ""
     """Run folder of the frozen policy where `base_policy` is policy."""
+    object_features: str = ""
+    """File of the objects' shape features, .npz with `names` (N,) and `features` (N, 64), where
+    `variant` is unidexgrasp; none: zeros."""
     residual_scale: float = 1.0
     """Factor on the learned action where there is a base action."""
     action: ActionConfig = field(default_factory=ActionConfig)

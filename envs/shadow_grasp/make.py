@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import numpy as np
 
-from dexjax.core.errors import unknown_name
+from dexjax.core.errors import ConfigError, DataError, unknown_name
+from dexjax.core.safe_io import read_npz
 from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.bank import ObjectBank
 from dexjax.objects.sampler import FailureWeightedSampler, UniformSampler
@@ -20,7 +22,7 @@ from dexjax.sim.physics import PhysicsConfig, physics_preset
 from dexjax.sim.scene import SceneConfig, build_scene
 from envs.shadow_grasp.config import ShadowGraspConfig
 from envs.shadow_grasp.env import ShadowGrasp
-from envs.shadow_grasp.unidexgrasp import unidexgrasp_config
+from envs.shadow_grasp.unidexgrasp import FEATURE_SIZE, unidexgrasp_config
 
 ENGINES = ("native", "mjx", "auto")
 SAMPLERS = {"uniform": UniformSampler, "failure": FailureWeightedSampler}
@@ -57,6 +59,7 @@ def make(
         simulator,
         control_dt=physics.control_dt,
         stagger=not evaluation,
+        object_features=_object_features(config, selection.assets),
     )
     env.left_out = selection.left_out
     env.questioned = questioned
@@ -79,6 +82,33 @@ def _simulator(
 
     scene = build_mjx_scene(assets, config)
     return MjxEngine(scene, num_envs, physics), list(scene.thin)
+
+
+def _object_features(config: ShadowGraspConfig, assets: Sequence[ObjectAsset]) -> np.ndarray | None:
+    """(N, 64) features of the objects from the configured file, None where none is configured."""
+    path = config.object_features
+    if not path:
+        return None
+    if config.variant != "unidexgrasp":
+        raise ConfigError("--task.object-features: only the unidexgrasp variant observes features")
+    arrays = read_npz(path)
+    missing = [k for k in ("names", "features") if k not in arrays]
+    if missing:
+        raise DataError(f"{path}: field {missing[0]} is missing; names (N,), features (N, 64)")
+    names, features = arrays["names"], np.asarray(arrays["features"])
+    if features.shape != (len(names), FEATURE_SIZE) or not np.isfinite(features).all():
+        raise DataError(
+            f"{path}: features of shape {features.shape}; finite numbers of shape "
+            f"{(len(names), FEATURE_SIZE)} are needed, one row per name"
+        )
+    rows = {str(name): row for name, row in zip(names, features, strict=True)}
+    lacking = [a.name for a in assets if a.name not in rows]
+    if lacking:
+        raise DataError(
+            f"{path}: no features of {len(lacking)} objects, first {lacking[0]!r}; add them to "
+            "`names`, or train on objects that have some"
+        )
+    return np.stack([rows[a.name] for a in assets])
 
 
 spec = EnvSpec(

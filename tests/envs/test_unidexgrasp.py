@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ import scipy.stats
 import trimesh
 import unidexgrasp_restated as restated
 
-from dexjax.core.errors import ConfigError
+from dexjax.core.errors import ConfigError, DataError
 from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.bank import ObjectBank
 from dexjax.objects.build import AssetOptions, build_asset
@@ -22,6 +24,7 @@ from dexjax.sim.scene import build_scene
 from dexjax.sim.types import SimState
 from envs.shadow_grasp.config import ShadowGraspConfig
 from envs.shadow_grasp.env import ShadowGrasp
+from envs.shadow_grasp.make import spec
 from envs.shadow_grasp.observation import row_slices
 from envs.shadow_grasp.unidexgrasp import GROUPS, unidexgrasp_config
 
@@ -330,6 +333,23 @@ def test_first_episodes_may_be_staggered_and_features_missing(assets: list[Objec
     np.testing.assert_array_equal(state.obs["policy"][:, 236:], 0)
     with pytest.raises(ConfigError, match=r"\(2, 64\)"):
         make(assets, 2, object_features=FEATURES[:1])
+
+
+def test_features_come_from_a_file_by_name(tmp_path) -> None:
+    names = ["mug_000", "box_000"]
+    rows = np.random.default_rng(0).normal(size=(2, 64)).astype(np.float32)
+    path = tmp_path / "features.npz"
+    config = dataclasses.replace(unidexgrasp_config(), object_features=str(path))
+    objects = "builtin:seen:box_000,mug_000"
+    np.savez(path, names=np.array(names), features=rows)
+    env = spec.make(config, num_envs=2, objects=objects)
+    np.testing.assert_array_equal(env.variant.object_features, rows[::-1])
+    np.savez(path, names=np.array(names[:1]), features=rows[:1])
+    with pytest.raises(DataError, match="box_000"):
+        spec.make(config, num_envs=2, objects=objects)
+    np.savez(path, names=np.array(names), features=rows[:, :8])
+    with pytest.raises(DataError, match=r"\(2, 64\)"):
+        spec.make(config, num_envs=2, objects=objects)
 
 
 def test_wrong_base_and_scripted_policy_are_refused(env, reset) -> None:
