@@ -103,6 +103,15 @@ def num_friction_rows(model: mjx.Model) -> int:
     return int(np.sum(impl.dof_hasfrictionloss) + np.sum(impl.tendon_hasfrictionloss))
 
 
+def tendon_rows(model: mjx.Model) -> tuple[int, ...]:
+    """Which of `joint_rows` belong to tendons and so to several degrees of freedom."""
+    impl = model._impl
+    dofs = int(np.sum(impl.dof_hasfrictionloss))
+    first = range(dofs, num_friction_rows(model))
+    start = num_friction_rows(model) + int(np.sum(model.jnt_limited))
+    return (*first, *range(start, start + int(np.sum(model.tendon_limited))))
+
+
 def mass_matrix(data: mjx.Data) -> jax.Array:
     """(nv, nv) joint-space inertia."""
     return data._impl.M

@@ -29,6 +29,7 @@ _MAX_SPEED = 1e3  # beyond these a state is called diverged, as in `native`
 _MAX_POSITION = 1e2
 LINK_DAMPING = 100.0  # 1/s, PhysX link damping of the UniDexGrasp hand asset
 SLOTS = (16, 6, 4)  # contacts kept: hand with object, hand with table, object with table
+TOLERANCE = 1e-6  # of the solver: Newton's last step lands far below what it was expected to gain
 _MIN = 1e-15  # mjMINVAL
 
 
@@ -91,6 +92,7 @@ class MjxEngine:
         self._mjx = layout.put_model(model)
         self._data = layout.make_data(self._mjx)
         self._num_loss = layout.num_friction_rows(self._mjx)
+        self._several = layout.tendon_rows(self._mjx)
         self._shape = hand_shape(scene.hand, scene.body_ids.tolist())
         self._slots = slots
         self._object = model.body(OBJECT_BODY).id
@@ -296,7 +298,7 @@ class MjxEngine:
             start,
             self.physics.iterations,
             self.physics.ls_iterations,
-            self.physics.tolerance,
+            max(self.physics.tolerance, TOLERANCE),
         )
         x, y = residuals(problem, qacc)
         local = contact_force(problem, y)
@@ -348,6 +350,7 @@ class MjxEngine:
             friction=mu,
             cone=mu / np.sqrt(self.physics.impratio),
             num_loss=self._num_loss,
+            several=self._several,
         )
         return problem, frame
 

@@ -17,7 +17,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+
+LS_TOLERANCE = 0.1  # of the slope at the start of a line search
 
 
 @struct.dataclass
@@ -37,6 +40,7 @@ class Problem:
     friction: jax.Array  # (c,) coefficient
     cone: jax.Array  # (c,) its value in the regularised cone: friction / sqrt(impratio)
     num_loss: int = struct.field(pytree_node=False)  # f
+    several: tuple[int, ...] = struct.field(pytree_node=False)  # joint rows of more than one dof
 
 
 def row_force(p: Problem, x: jax.Array) -> jax.Array:
@@ -73,24 +77,6 @@ def contact_force(p: Problem, x: jax.Array) -> jax.Array:
     return jnp.where(bottom[:, None], sticking, jnp.where(middle[:, None], sliding, 0.0))
 
 
-def _cost(p: Problem, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Constraint cost at row residuals x (r,) and contact residuals y (c, 3)."""
-    quadratic = 0.5 * p.stiffness * x * x
-    bound = p.loss / p.stiffness
-    linear = p.loss * (jnp.abs(x) - 0.5 * bound)
-    first = jnp.arange(x.shape[0]) < p.num_loss
-    rows = jnp.where(
-        first,
-        jnp.where(jnp.abs(x) > bound, linear, quadratic),
-        jnp.where(x < 0, quadratic, 0.0),
-    )
-    u, t, bottom, middle = _zones(p, y)
-    dm = p.contact_stiffness[:, 0] / (p.cone**2 * (1 + p.cone**2))
-    slide = 0.5 * dm * (u[:, 0] - p.cone * t) ** 2
-    stick = 0.5 * (p.contact_stiffness * y * y).sum(-1)
-    return rows.sum() + jnp.where(bottom, stick, jnp.where(middle, slide, 0.0)).sum()
-
-
 def _curvature(p: Problem, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Second derivatives of the cost: (r,) of the rows, (c, 3, 3) of the contacts."""
     first = jnp.arange(x.shape[0]) < p.num_loss
@@ -121,24 +107,25 @@ def residuals(p: Problem, a: jax.Array) -> tuple[jax.Array, jax.Array]:
     return p.jac @ a - p.reference, p.contact_jac @ a - p.contact_reference
 
 
-def _gradient(p: Problem, a: jax.Array) -> jax.Array:
-    x, y = residuals(p, a)
-    pull = p.jac.T @ row_force(p, x) + _transposed(p.contact_jac, contact_force(p, y))
+def _gradient(p: Problem, a: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    nv = a.shape[0]
+    pull = p.jac.T @ row_force(p, x)
+    pull += p.contact_jac.reshape(-1, nv).T @ contact_force(p, y).reshape(-1)
     return p.mass @ a - p.force - pull
 
 
-def _transposed(jac: jax.Array, force: jax.Array) -> jax.Array:
-    nv = jac.shape[-1]
-    return jac.reshape(-1, nv).T @ force.reshape(-1)
-
-
-def _factor(p: Problem, a: jax.Array) -> jax.Array:
-    """Cholesky factor of the Hessian at a."""
-    x, y = residuals(p, a)
+def _factor(p: Problem, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Cholesky factor of the Hessian where the residuals are x and y."""
     rows, blocks = _curvature(p, x, y)
     nv = p.mass.shape[0]
-    weighted = (blocks @ p.contact_jac).reshape(-1, nv)
-    hessian = p.mass + (p.jac.T * rows) @ p.jac + p.contact_jac.reshape(-1, nv).T @ weighted
+    contact = p.contact_jac.reshape(-1, nv)
+    hessian = p.mass + contact.T @ (blocks @ p.contact_jac).reshape(-1, nv)
+    several = list(p.several)
+    single = jnp.ones(rows.shape[0]).at[jnp.asarray(several, jnp.int32)].set(0.0)
+    hessian += jnp.diag((rows * single) @ (p.jac * p.jac))
+    if several:
+        jac = p.jac[np.array(several)]
+        hessian += (jac.T * rows[np.array(several)]) @ jac
     return jax.scipy.linalg.cho_factor(hessian)[0]
 
 
@@ -147,7 +134,9 @@ def solve(
 ) -> tuple[jax.Array, jax.Array]:
     """Acceleration (nv,) that minimises the problem, and the number of Newton steps taken.
 
-    start: (nv,) a first guess. Differentiable in `p` by the implicit function theorem.
+    start: (nv,) a first guess. tolerance: stop after the step that is expected to lower the cost by
+    less than this times the trace of the inertia, MuJoCo's scale. Differentiable in `p` by the
+    implicit function theorem.
     """
     p_, start = jax.lax.stop_gradient((p, start))
     best, count = _newton(p_, start, iterations, ls_iterations, tolerance)
@@ -163,84 +152,111 @@ def _implicit(p: Problem, a: jax.Array) -> jax.Array:
 @_implicit.defjvp
 def _implicit_jvp(primals, tangents):
     p, a = primals
-    _, moved = jax.jvp(lambda q: _gradient(q, a), (p,), (tangents[0],))
-    return a, -jax.scipy.linalg.cho_solve((_factor(p, a), False), moved)
+    _, moved = jax.jvp(lambda q: _gradient(q, a, *residuals(q, a)), (p,), (tangents[0],))
+    factor = _factor(p, *residuals(p, a))
+    return a, -jax.scipy.linalg.cho_solve((factor, False), moved)
 
 
 @struct.dataclass
 class _State:
-    a: jax.Array
-    cost: jax.Array
+    a: jax.Array  # (nv,)
+    x: jax.Array  # (r,) residuals at a
+    y: jax.Array  # (c, 3)
     done: jax.Array
     count: jax.Array
-
-
-def _total(p: Problem, a: jax.Array, smooth: jax.Array) -> jax.Array:
-    """Cost up to a constant; smooth = M a_smooth. Written with the difference to keep digits."""
-    return 0.5 * a @ (p.mass @ a) - a @ smooth + _cost(p, *residuals(p, a))
 
 
 def _newton(
     p: Problem, start: jax.Array, iterations: int, ls_iterations: int, tolerance: float
 ) -> tuple[jax.Array, jax.Array]:
-    scale = 1.0 / jnp.trace(p.mass)
-    eps = jnp.finfo(p.mass.dtype).eps
+    small = tolerance * jnp.trace(p.mass)
 
     def step(s: _State) -> _State:
-        gradient = _gradient(p, s.a)
-        search = -jax.scipy.linalg.cho_solve((_factor(p, s.a), False), gradient)
-        alpha = _line_search(p, s.a, search, gradient, ls_iterations)
-        a = s.a + alpha * search
-        cost = _total(p, a, p.force)
-        gain = s.cost - cost
-        better = gain > 0
-        # Below what float32 resolves of the cost, further steps change nothing.
-        small = gain * scale < tolerance
-        small |= gain < 4 * eps * jnp.abs(cost)
-        small |= jnp.linalg.norm(gradient) * scale < tolerance
+        gradient = _gradient(p, s.a, s.x, s.y)
+        search = -jax.scipy.linalg.cho_solve((_factor(p, s.x, s.y), False), gradient)
+        dx, dy = p.jac @ search, p.contact_jac @ search
+        expected = -0.5 * gradient @ search
+        alpha = _line_search(
+            p, s, gradient @ search, search @ (p.mass @ search), dx, dy, ls_iterations
+        )
+        done = (expected < small) | ~jnp.isfinite(expected)
         return _State(
-            a=jnp.where(better, a, s.a),
-            cost=jnp.where(better, cost, s.cost),
-            done=small,
+            a=s.a + alpha * search,
+            x=s.x + alpha * dx,
+            y=s.y + alpha * dy,
+            done=done,
             count=s.count + 1,
         )
 
-    init = _State(start, _total(p, start, p.force), jnp.array(False), jnp.array(0))
+    init = _State(start, *residuals(p, start), jnp.array(False), jnp.array(0))
     final = jax.lax.while_loop(lambda s: ~s.done & (s.count < iterations), step, init)
     return final.a, final.count
 
 
 def _line_search(
-    p: Problem, a: jax.Array, search: jax.Array, gradient: jax.Array, iterations: int
+    p: Problem,
+    s: _State,
+    start: jax.Array,
+    mass: jax.Array,
+    dx: jax.Array,
+    dy: jax.Array,
+    iterations: int,
 ) -> jax.Array:
-    """Step along `search` at which the convex cost is least: Newton in one dimension, kept between
-    the points where the slope is known to fall and to rise."""
-    x, y = residuals(p, a)
-    dx, dy = p.jac @ search, p.contact_jac @ search
-    mass_slope, mass_curve = search @ (p.mass @ a - p.force), search @ (p.mass @ search)
+    """Step along the search direction at which the convex cost is least: Newton's method in one
+    dimension, kept between points where the cost is known to fall and to rise.
+
+    start: slope at 0. mass: curvature of the inertial cost. dx, dy: residuals per unit of step.
+    """
+    scale = jnp.stack([p.cone, p.friction, p.friction], -1)
+    u, v = s.y * scale, dy * scale
+    uu, uv, vv = (u[:, 1:] ** 2).sum(-1), (u[:, 1:] * v[:, 1:]).sum(-1), (v[:, 1:] ** 2).sum(-1)
+    stick0, stick1 = (p.contact_stiffness * s.y * dy).sum(-1), (p.contact_stiffness * dy**2).sum(-1)
+    dm = p.contact_stiffness[:, 0] / (p.cone**2 * (1 + p.cone**2))
+    first_rows = jnp.arange(dx.shape[0]) < p.num_loss
 
     def slope(alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
-        xa, ya = x + alpha * dx, y + alpha * dy
-        rows, blocks = _curvature(p, xa, ya)
-        first = mass_slope + alpha * mass_curve - dx @ row_force(p, xa)
-        first -= (dy * contact_force(p, ya)).sum()
-        second = mass_curve + dx @ (rows * dx) + jnp.einsum("ci,cij,cj->", dy, blocks, dy)
+        """Slope and curvature of the constraint cost."""
+        x = s.x + alpha * dx
+        free = p.stiffness * x
+        active = jnp.where(first_rows, jnp.abs(free) <= p.loss, x < 0)
+        force = jnp.where(active, free, jnp.where(first_rows, jnp.sign(x) * p.loss, 0.0))
+        n = u[:, 0] + alpha * v[:, 0]
+        square = uu + alpha * (2 * uv + alpha * vv)
+        moving = square > 0
+        t = jnp.where(moving, jnp.sqrt(jnp.where(moving, square, 1.0)), 0.0)
+        bottom = jnp.where(moving, p.cone * n + t <= 0, n < 0)
+        middle = moving & (n < p.cone * t) & ~bottom
+        t = jnp.where(moving, t, 1.0)
+        t1 = (uv + alpha * vv) / t
+        t2 = (vv - t1 * t1) / t
+        excess, rate = n - p.cone * t, v[:, 0] - p.cone * t1
+        first = jnp.where(
+            bottom, stick0 + alpha * stick1, jnp.where(middle, dm * excess * rate, 0.0)
+        )
+        second = jnp.where(
+            bottom,
+            stick1,
+            jnp.where(middle, dm * (rate * rate - excess * p.cone * t2), 0.0),
+        )
+        first = first.sum() + (force * dx).sum()
+        second = second.sum() + (jnp.where(active, p.stiffness, 0.0) * dx * dx).sum()
         return first, second
 
-    start = gradient @ search
-    enough = 1e-3 * jnp.abs(start)
+    # At 0 both slopes are known; their difference is the inertial one.
+    inertial = start - slope(jnp.zeros_like(start))[0]
+    enough = LS_TOLERANCE * jnp.abs(start)
 
-    def narrow(s: Any) -> Any:
-        alpha, low, high, _, count = s
+    def narrow(carry: Any) -> Any:
+        alpha, low, high, _, count = carry
         first, second = slope(alpha)
+        first, second = first + inertial + alpha * mass, second + mass
         low, high = jnp.where(first < 0, alpha, low), jnp.where(first < 0, high, alpha)
         newton = alpha - first / second
         middle = jnp.where(jnp.isfinite(high), 0.5 * (low + high), 2 * alpha)
-        inside = (newton > low) & (newton < high)
         done = jnp.abs(first) <= enough
-        following = jnp.where(inside, newton, middle)
+        following = jnp.where((newton > low) & (newton < high), newton, middle)
         return jnp.where(done, alpha, following), low, high, done, count + 1
 
     one = jnp.ones_like(start)
     init = (one, 0 * one, jnp.inf * one, jnp.array(False), jnp.array(0))
-    return jax.lax.while_loop(lambda s: ~s[3] & (s[4] < iterations), narrow, init)[0]
+    return jax.lax.while_loop(lambda c: ~c[3] & (c[4] < iterations), narrow, init)[0]
