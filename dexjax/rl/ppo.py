@@ -30,6 +30,8 @@ with contextlib.redirect_stdout(io.StringIO()):  # brax's import of MJX prints t
 # at least this much; without a floor their first variation would be blown up to the clip value.
 _NORMALIZER_STD_FLOOR = 1e-2
 
+ENV_AXIS = "envs"  # of a device mesh; see `dexjax.rl.devices`
+
 
 @dataclass(frozen=True)
 class PPOConfig:
@@ -532,6 +534,7 @@ def _learn(cfg: PPOConfig, state: TrainState, batch: Batch, key: jax.Array, prog
     def gradient_step(carry, rows):
         params, opt_state, lr = carry
         part = jax.tree.map(lambda x: x[rows], batch) if cfg.shuffle else rows
+        part = _spread(part)
         grads, info = jax.grad(ppo_loss, argnums=1, has_aux=True)(cfg, params, part, old_log_std)
         if cfg.lr_schedule == "minibatch":
             lr = adapt(lr, info["kl"])
@@ -621,6 +624,15 @@ def _network_input(
 
 def _weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+def _spread(samples: Any) -> Any:
+    """Divide samples (N, ...) among the devices of the mesh, if there is one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if ENV_AXIS not in mesh.axis_names:
+        return samples
+    spec = jax.sharding.PartitionSpec(ENV_AXIS)
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), samples)
 
 
 def _finite_or_zero(x: jax.Array) -> jax.Array:

@@ -1,0 +1,99 @@
+"""Compiled programs on disk, and how long tracing and compiling took."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import filelock
+import jax
+import jax.monitoring
+
+_LIMIT = 4 * 1024**3  # bytes; the least recently used programs beyond it are deleted
+_PREFIX = "/jax/core/compile/"
+_STAGES = {
+    f"{_PREFIX}jaxpr_trace_duration": "trace",
+    f"{_PREFIX}jaxpr_to_mlir_module_duration": "lower",
+    f"{_PREFIX}backend_compile_duration": "compile",
+}
+
+
+def default_cache_dir() -> Path:
+    """$XDG_CACHE_HOME/dexjax/xla, else ~/.cache/dexjax/xla; read at each call."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    return root / "dexjax" / "xla"
+
+
+def use_cache(directory: Path | None = None) -> Path | None:
+    """Keep compiled programs in `directory` (default: this user's) from now on.
+
+    A folder chosen through JAX's own settings wins. Returns the folder, None if it cannot be
+    written. JAX does not store programs with host callbacks (the `native` engine's).
+    """
+    chosen = jax.config.jax_compilation_cache_dir
+    if chosen is not None:
+        return Path(chosen)
+    folder = directory or default_cache_dir()
+    try:
+        # Cached programs are executed as they are: nobody else may write here.
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _remove_torn(folder)
+    except (OSError, filelock.Timeout):
+        return None
+    # With a size limit JAX locks the folder for each access; without, it would not.
+    jax.config.update("jax_compilation_cache_max_size", _LIMIT)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    return folder
+
+
+def _remove_torn(folder: Path) -> None:
+    """Entries of processes killed while writing: their access time, written last, is missing."""
+    with filelock.FileLock(folder / ".lockfile", timeout=10):  # the lock that JAX takes
+        for entry in folder.glob("*-cache"):
+            if not entry.with_name(entry.name.removesuffix("-cache") + "-atime").exists():
+                entry.unlink(missing_ok=True)
+
+
+class CompileClock:
+    """Counts seconds of tracing, lowering and compiling, and programs read from the cache."""
+
+    def __init__(self) -> None:
+        self._spans: dict[str, list[tuple[float, float]]] = {k: [] for k in _STAGES.values()}
+        self.cache_hits = 0
+
+    def __enter__(self) -> CompileClock:
+        jax.monitoring.register_event_time_span_listener(self._span)
+        jax.monitoring.register_event_listener(self._event)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        jax.monitoring.unregister_event_time_span_listener(self._span)
+        jax.monitoring.unregister_event_listener(self._event)
+
+    def seconds(self) -> dict[str, float]:
+        """trace, lower, compile: seconds so far, each moment counted once."""
+        trace, lower = self._spans["trace"], self._spans["lower"]
+        traced = _covered(trace)
+        return {
+            "trace": traced,  # nested functions are traced within their callers
+            "lower": _covered([*trace, *lower]) - traced,
+            "compile": _covered(self._spans["compile"]),
+        }
+
+    def _span(self, event: str, start: float, end: float, **_: object) -> None:
+        if event in _STAGES:
+            self._spans[_STAGES[event]].append((start, end))
+
+    def _event(self, event: str, **_: object) -> None:
+        self.cache_hits += event == "/jax/compilation_cache/cache_hits"
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of intervals."""
+    total, reached = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
