@@ -68,19 +68,18 @@ def make_data(model: mjx.Model) -> mjx.Data:
     return mjx.make_data(model, impl="jax")
 
 
-def position_stage(model: mjx.Model, data: mjx.Data) -> mjx.Data:
-    """Everything that follows from qpos, except contacts: `mjx.forward` does the same."""
-    data = smooth.kinematics(model, data)
-    data = smooth.com_pos(model, data)
+def position_stage(model: mjx.Model, data: mjx.Data, poses: dict[str, jax.Array]) -> mjx.Data:
+    """Everything that follows from the poses of bodies and joints, except contacts."""
+    data = smooth.com_pos(model, data.replace(**poses))
     data = smooth.tendon(model, data)
     data = smooth.crb(model, data)
     data = smooth.factor_m(model, data)
     return smooth.transmission(model, data)
 
 
-def pose_stage(model: mjx.Model, data: mjx.Data) -> mjx.Data:
+def pose_stage(model: mjx.Model, data: mjx.Data, poses: dict[str, jax.Array]) -> mjx.Data:
     """Only body poses and velocities."""
-    return smooth.com_vel(model, smooth.com_pos(model, smooth.kinematics(model, data)))
+    return smooth.com_vel(model, smooth.com_pos(model, data.replace(**poses)))
 
 
 def velocity_stage(model: mjx.Model, data: mjx.Data) -> mjx.Data:

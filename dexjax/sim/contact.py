@@ -98,47 +98,66 @@ def hand_shape(hand: Hand, model_body: Sequence[int]) -> HandShape:
     )
 
 
-def signed_distance(
-    table: DistanceTable, object_id: jax.Array, points: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Distance (P,) and its gradient (P, 3) at object-frame points (P, 3) of one object.
+def signed_distance(table: DistanceTable, object_id: jax.Array, points: jax.Array) -> jax.Array:
+    """Signed distance (P,) at object-frame points (P, 3) of one object, trilinear.
 
-    Trilinear inside the grid; outside the value at its border plus the way there, an upper bound.
+    Outside the grid the value at its border plus the way there, an upper bound.
     """
     row, scale = table.grid[object_id], table.scale[object_id]
-    origin, spacing = table.origin[row], table.spacing[row]
+    cell, off = _cell(table, row, points / scale)
+    base = jnp.minimum(cell.astype(jnp.int32), table.values.shape[1] - 2)
+    t = cell - base
+    corner = base[:, None] + np.array(list(np.ndindex(2, 2, 2)), np.int32)  # (P, 8, 3)
+    v = table.values[row, corner[..., 0], corner[..., 1], corner[..., 2]].astype(points.dtype)
+    for axis in range(3):
+        v = v.reshape(len(points), 2, -1)
+        v = v[:, 0] + (v[:, 1] - v[:, 0]) * t[:, axis, None]
+    return scale * (v[:, 0] + jnp.linalg.norm(off, axis=-1))
+
+
+def signed_distance_gradient(
+    table: DistanceTable, object_id: jax.Array, points: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Signed distance (P,) and its gradient (P, 3) at object-frame points (P, 3), tricubic.
+
+    Catmull-Rom splines through the nodes: continuous in the gradient too, where that of a trilinear
+    interpolant jumps by 0.1 rad from cell to cell near an edge. Eight times the reads.
+    """
+    row, scale = table.grid[object_id], table.scale[object_id]
     size = table.values.shape[1]
-    cell = (points / scale - origin) / spacing
-    inner = jnp.clip(cell, 0.0, size - 1.0)
-    off = (cell - inner) * spacing
-    base = jnp.clip(jax.lax.stop_gradient(inner).astype(jnp.int32), 0, size - 2)
-    t = inner - base
-    corner = base[:, None] + jnp.asarray(np.array(list(np.ndindex(2, 2, 2)), np.int32))
-    v = table.values[row, corner[..., 0], corner[..., 1], corner[..., 2]].astype(jnp.float32)
-    v = v.reshape(-1, 2, 2, 2)
-    x, y, z = (t[:, i, None, None] for i in range(3))
-    vx, dx = v[:, 0] + (v[:, 1] - v[:, 0]) * x, v[:, 1] - v[:, 0]  # (P, 2, 2)
-    x, y, z = (t[:, i, None] for i in range(3))
-    vxy, dxy = vx[:, 0] + (vx[:, 1] - vx[:, 0]) * y, dx[:, 0] + (dx[:, 1] - dx[:, 0]) * y
-    dy = vx[:, 1] - vx[:, 0]
-    y, z = t[:, 1], t[:, 2]
-    value = vxy[:, 0] + (vxy[:, 1] - vxy[:, 0]) * z
-    gradient = (
-        jnp.stack(
-            [
-                dxy[:, 0] + (dxy[:, 1] - dxy[:, 0]) * z,
-                dy[:, 0] + (dy[:, 1] - dy[:, 0]) * z,
-                vxy[:, 1] - vxy[:, 0],
-            ],
-            axis=-1,
-        )
-        / spacing
+    cell, off = _cell(table, row, points / scale)
+    base = jnp.minimum(jax.lax.stop_gradient(cell).astype(jnp.int32), size - 2)
+    weight, slope = _spline(cell - base)  # (P, 3, 4)
+    node = jnp.clip(base[:, :, None] + np.arange(-1, 3, dtype=np.int32), 0, size - 1)
+    x, y, z = node[:, 0, :, None, None], node[:, 1, None, :, None], node[:, 2, None, None, :]
+    v = table.values[row, x, y, z].astype(points.dtype)  # (P, 4, 4, 4)
+    vz, dz = (jnp.einsum("pxyz,pz->pxy", v, w[:, 2]) for w in (weight, slope))
+    vy, dy = (jnp.einsum("pxy,py->px", vz, w[:, 1]) for w in (weight, slope))
+    vzy = jnp.einsum("pxy,py->px", dz, weight[:, 1])
+    value = (vy * weight[:, 0]).sum(-1)
+    gradient = jnp.stack(
+        [(vy * slope[:, 0]).sum(-1), (dy * weight[:, 0]).sum(-1), (vzy * weight[:, 0]).sum(-1)], -1
     )
+    gradient = jnp.where(off == 0, gradient / table.spacing[row], 0.0)
     square = (off**2).sum(-1)
     beyond = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-    gradient = jnp.where(cell == inner, gradient, 0.0)
     gradient = gradient + off / jnp.where(beyond > 0, beyond, 1.0)[:, None]
     return scale * (value + beyond), gradient
+
+
+def _cell(table: DistanceTable, row: jax.Array, points: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Grid coordinates of points (P, 3) clamped to the grid, and how far outside they were, m."""
+    cell = (points - table.origin[row]) / table.spacing[row]
+    inner = jnp.clip(cell, 0.0, table.values.shape[1] - 1.0)
+    return inner, (cell - inner) * table.spacing[row]
+
+
+def _spline(t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Catmull-Rom weights (..., 4) of the nodes -1, 0, 1, 2 at t in [0, 1], and their slopes."""
+    t2, t3 = t * t, t * t * t
+    weight = [-t + 2 * t2 - t3, 2 - 5 * t2 + 3 * t3, t + 4 * t2 - 3 * t3, t3 - t2]
+    slope = [-1 + 4 * t - 3 * t2, -10 * t + 9 * t2, 1 + 8 * t - 9 * t2, 3 * t2 - 2 * t]
+    return 0.5 * jnp.stack(weight, -1), 0.5 * jnp.stack(slope, -1)
 
 
 def find_contacts(
@@ -158,19 +177,21 @@ def find_contacts(
     """
     origin, turn = xpos[object_body], xmat[object_body]
     centre = xpos[shape.body] + (xmat[shape.body] @ shape.centre[..., None])[..., 0]
-    value, slope = signed_distance(table, object_id, (centre - origin) @ turn)
-    dist = value - shape.radius
+    rough = jax.lax.stop_gradient(signed_distance(table, object_id, (centre - origin) @ turn))
+    dist = rough - shape.radius
     chosen = jnp.take_along_axis(
         jnp.asarray(shape.group), jnp.argmin(dist[shape.group], axis=1)[:, None], axis=1
     )[:, 0]
     _, best = jax.lax.top_k(-dist[chosen], slots[0])
     kept = chosen[best]
     dropped = jnp.maximum((dist[chosen] < 0).sum() - slots[0], 0)
-    norm = jnp.sqrt((slope[kept] ** 2).sum(-1, keepdims=True) + 1e-12)
-    outward = (slope[kept] / norm) @ turn.T
+    centre, radius = centre[kept], jnp.asarray(shape.radius)[kept]
+    value, slope = signed_distance_gradient(table, object_id, (centre - origin) @ turn)
+    norm = jnp.sqrt((slope**2).sum(-1, keepdims=True) + 1e-12)
+    outward, dist = (slope / norm) @ turn.T, value - radius
     on_object = Contacts(
-        dist=dist[kept],
-        pos=centre[kept] - outward * (jnp.asarray(shape.radius)[kept] + 0.5 * dist[kept])[:, None],
+        dist=dist,
+        pos=centre - outward * (radius + 0.5 * dist)[:, None],
         normal=-outward,
         body1=jnp.asarray(shape.body)[kept],
         body2=jnp.full(slots[0], object_body, jnp.int32),

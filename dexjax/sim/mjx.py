@@ -17,6 +17,7 @@ from flax import struct
 
 from dexjax.core.errors import ConfigError
 from dexjax.sim import _mjx_layout as layout
+from dexjax.sim.chain import chain, kinematics
 from dexjax.sim.contact import Contacts, find_contacts, hand_shape
 from dexjax.sim.divergence import DivergenceLog
 from dexjax.sim.mjx_scene import MjxScene
@@ -89,6 +90,7 @@ class MjxEngine:
         physics.apply(model)
         model.opt.jacobian = mujoco.mjtJacobian.mjJAC_DENSE
         self.model = model
+        self._chain = chain(model)
         self._mjx = layout.put_model(model)
         self._data = layout.make_data(self._mjx)
         self._num_loss = layout.num_friction_rows(self._mjx)
@@ -242,12 +244,16 @@ class MjxEngine:
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """Positions, quaternions, linear and angular velocities of the scene's bodies."""
         model = self._mjx.replace(**vars(row))
-        data = layout.pose_stage(model, self._data.replace(qpos=qpos, qvel=qvel))
+        data = self._data.replace(qpos=qpos, qvel=qvel)
+        data = layout.pose_stage(model, data, self._kinematics(row.body_iquat, qpos))
         ids = self.scene.body_ids
         cvel = data.cvel[ids]
         arm = data.xpos[ids] - data.subtree_com[self.model.body_rootid[ids]]
         linear = cvel[:, 3:] + jnp.cross(cvel[:, :3], arm)
         return data.xpos[ids], data.xquat[ids], linear, cvel[:, :3]
+
+    def _kinematics(self, body_iquat: jax.Array, qpos: jax.Array) -> dict[str, jax.Array]:
+        return kinematics(self.model, self._chain, qpos, body_iquat)
 
     def _steps(
         self,
@@ -274,7 +280,8 @@ class MjxEngine:
         return *state, jax.tree.map(lambda x: x[-1], out)
 
     def _substep(self, model, data, object_id, friction, wrench):
-        data = layout.position_stage(model, data)
+        poses = self._kinematics(model.body_iquat, data.qpos)
+        data = layout.position_stage(model, data, poses)
         contacts, dropped = find_contacts(
             self._shape,
             self.scene.table,
