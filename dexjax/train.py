@@ -10,6 +10,7 @@ import time
 _PROCESS_START = time.monotonic()  # before the slow imports: `--max-minutes` counts from here
 
 import argparse  # noqa: E402
+import json  # noqa: E402
 import math  # noqa: E402
 import os  # noqa: E402
 import shlex  # noqa: E402
@@ -21,14 +22,16 @@ from pathlib import Path  # noqa: E402
 from typing import Any, Generic, TypeVar  # noqa: E402
 
 import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import tyro  # noqa: E402
+from rich.console import Console  # noqa: E402
 
 from dexjax.core import checkpoint, runs  # noqa: E402
+from dexjax.core.compilation import CompileClock, use_cache  # noqa: E402
 from dexjax.core.config import first_difference, to_plain  # noqa: E402
 from dexjax.core.errors import ConfigError, DataError, DexjaxError, unknown_name  # noqa: E402
-from dexjax.core.progress import MetricsLog, ProgressDisplay  # noqa: E402
-from dexjax.rl import ppo  # noqa: E402
+from dexjax.core.progress import MetricsLog, ProgressDisplay, mean_interval  # noqa: E402
+from dexjax.rl import devices, ppo, timing  # noqa: E402
 from dexjax.rl.env import Env  # noqa: E402
 from dexjax.rl.registry import EnvSpec, TrainConfig, find_env, find_preset  # noqa: E402
 from dexjax.rl.trained import RunSettings, read_settings, write_settings  # noqa: E402
@@ -50,6 +53,25 @@ Task = TypeVar("Task")
 
 
 @dataclass(frozen=True)
+class Launch:
+    """Where a run executes; no part of its settings, so free to change when it is resumed."""
+
+    devices: int | None = None
+    """Devices to spread the environments over; None: all (one if the engine runs on the host)."""
+    distributed: bool = False
+    """One of several processes of the same run, found through the cluster's environment (SLURM,
+    Open MPI, Kubernetes, TPU pods) or the three options below. Needs --run-dir on a shared disk."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0; implies --distributed."""
+    num_processes: int | None = None
+    """Number of processes."""
+    process_id: int | None = None
+    """Number of this process, from 0."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache folder."""
+
+
+@dataclass(frozen=True)
 class Command(Generic[Task]):
     """Train a policy with PPO, evaluate it, and leave everything in a run folder.
 
@@ -61,6 +83,7 @@ class Command(Generic[Task]):
     ppo: ppo.PPOConfig
     """Settings of the learner."""
     train: tyro.conf.OmitArgPrefixes[TrainConfig]
+    launch: tyro.conf.OmitArgPrefixes[Launch]
     env: str = _DEFAULT_ENV
     """Environment: a name from the entry-point group `dexjax.envs`, or module:attribute."""
     preset: str = _DEFAULT_PRESET
@@ -76,9 +99,11 @@ def main(argv: Sequence[str] | None = None, start: float | None = None) -> int:
     start = time.monotonic() if start is None else start
     argv = sys.argv[1:] if argv is None else argv
     try:
-        spec, settings, run_dir, resumed = parse(argv)
+        spec, settings, run_dir, resumed, launch = parse(argv)
         command = shlex.join(["python", "-m", "dexjax.train", *argv])
-        return run(spec, settings, run_dir, resumed=resumed, start=start, command=command)
+        return run(
+            spec, settings, run_dir, resumed=resumed, start=start, command=command, launch=launch
+        )
     except DexjaxError as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
@@ -92,8 +117,8 @@ def main(argv: Sequence[str] | None = None, start: float | None = None) -> int:
         return 130
 
 
-def parse(argv: Sequence[str]) -> tuple[EnvSpec, RunSettings, Path | None, bool]:
-    """Environment, settings, run folder (None: choose one) and whether to resume.
+def parse(argv: Sequence[str]) -> tuple[EnvSpec, RunSettings, Path | None, bool, Launch]:
+    """Environment, settings, run folder (None: choose one), whether to resume, and where.
 
     Two stages: --env, --preset and --resume choose the defaults from which the rest is typed.
     """
@@ -118,15 +143,15 @@ def parse(argv: Sequence[str]) -> tuple[EnvSpec, RunSettings, Path | None, bool]
         typed,
         args=list(argv),
         prog="python -m dexjax.train",
-        default=Command(base.task, base.ppo, base.train, base.env, base.preset),
+        default=Command(base.task, base.ppo, base.train, Launch(), base.env, base.preset),
     )
     settings = RunSettings(command.env, command.preset, command.task, command.ppo, command.train)
     if stored is None:
-        return spec, settings, command.run_dir, False
+        return spec, settings, command.run_dir, False, command.launch
     _check_unchanged(chosen.resume, to_plain(stored), to_plain(settings))
     if command.run_dir not in (None, chosen.resume):
         raise ConfigError("--run-dir: a resumed run stays in its folder; leave this option out")
-    return spec, settings, chosen.resume, True
+    return spec, settings, chosen.resume, True, command.launch
 
 
 def run(
@@ -137,17 +162,29 @@ def run(
     resumed: bool,
     start: float,
     command: str,
+    launch: Launch = Launch(),  # noqa: B008  frozen
 ) -> int:
     """Train until a limit or a signal, save, evaluate. Returns the exit code."""
     cfg = settings.train
     _check_limits(cfg)
-    if not resumed:
-        name = f"{settings.env.replace(':', '.')}_{settings.preset}_seed{cfg.seed}"
-        run_dir = runs.new_run_dir(run_dir, name)
+    if launch.distributed or launch.coordinator is not None:
+        if run_dir is None:
+            raise ConfigError("--distributed: name one folder for all processes with --run-dir")
+        devices.connect(launch.coordinator, launch.num_processes, launch.process_id)
+    first = devices.is_first()
+    if launch.compile_cache:
+        use_cache()
+    if first:
+        if not resumed:
+            name = f"{settings.env.replace(':', '.')}_{settings.preset}_seed{cfg.seed}"
+            run_dir = runs.new_run_dir(run_dir, name)
+        assert run_dir is not None
+        write_settings(run_dir, settings)
+        runs.record_start(run_dir, command, cfg.seed)
     assert run_dir is not None
-    write_settings(run_dir, settings)
-    runs.record_start(run_dir, command, cfg.seed)
 
+    stages = {"import": time.monotonic() - start}
+    began = time.monotonic()
     env = spec.make(
         settings.task,
         num_envs=cfg.num_envs,
@@ -155,11 +192,19 @@ def run(
         objects=cfg.objects,
         seed=cfg.seed,
     )
+    stages["build"] = time.monotonic() - began
+    mesh = devices.device_mesh(env, launch.devices)
+    program = devices.Program(env, settings.ppo, cfg.seed, cfg.num_seeds, mesh)
     title = f"{settings.env} / {settings.preset}"
-    with ProgressDisplay(title) as display:
+    with ProgressDisplay(title, None if first else Console(quiet=True)) as display:
         if hasattr(env, "report"):
-            display.message(env.report())
-        stopped_by = _train(env, settings, run_dir, resumed, start, display)
+            display.report(env.report())
+        if jax.device_count() > 1:
+            display.message(
+                f"{mesh.size if mesh else 1} of {jax.device_count()} devices, "
+                f"{jax.process_count()} processes"
+            )
+        stopped_by = _train(program, settings, run_dir, resumed, start, stages, display)
         last = checkpoint.latest(run_dir / "checkpoints")
         if stopped_by is not None:
             name = signal.Signals(stopped_by).name
@@ -168,7 +213,7 @@ def run(
                 f"python -m dexjax.train --resume {shlex.quote(str(run_dir))}"
             )
     interrupted = False
-    if stopped_by is None and cfg.evaluate:
+    if stopped_by is None and cfg.evaluate and jax.process_count() == 1:
         from dexjax.evaluate import evaluate_run
 
         try:
@@ -176,26 +221,31 @@ def run(
         except KeyboardInterrupt:
             interrupted = True
             print("evaluation stopped by SIGINT; the trained policy is saved")
-    print(run_dir)
-    print(f"python -m dexjax.evaluate {shlex.quote(str(run_dir))}", flush=True)
+    if first:  # a distributed run is evaluated by one process, afterwards, with this command
+        print(run_dir)
+        print(f"python -m dexjax.evaluate {shlex.quote(str(run_dir))}", flush=True)
     if stopped_by is not None:
         return 128 + stopped_by
     return 130 if interrupted else 0
 
 
 def _train(
-    env: Env,
+    program: devices.Program,
     settings: RunSettings,
     run_dir: Path,
     resumed: bool,
     start: float,
+    stages: dict[str, float],
     display: ProgressDisplay,
 ) -> int | None:
     """The loop. Returns the signal that ended it, None if a limit did. Saves in any case."""
-    cfg = settings.train
-    steps_per_update = settings.ppo.rollout_length * env.num_envs
-    state, elapsed_before = _initial_state(env, settings, run_dir, resumed, display)
-    iteration = first = int(state.iteration)
+    cfg, env, first_process = settings.train, program.env, devices.is_first()
+    steps_per_update = settings.ppo.rollout_length * env.num_envs * cfg.num_seeds
+    began = time.monotonic()
+    clock = CompileClock()
+    with clock:
+        state, elapsed_before = _initial_state(program, settings, run_dir, resumed, display)
+    iteration = first = int(np.max(jax.device_get(state.iteration)))
     if cfg.best_metric not in state.stats.total:
         raise unknown_name("statistic for --best-metric", cfg.best_metric, state.stats.total)
 
@@ -203,10 +253,11 @@ def _train(
         return elapsed_before + time.monotonic() - start
 
     def save() -> None:
-        if hasattr(env, "save_divergences"):
+        if hasattr(env, "save_divergences") and first_process:
             env.save_divergences(run_dir / "diverged.npz")
-        score = float(state.stats.total[cfg.best_metric] / jnp.maximum(state.stats.count, 1.0))
-        enough = float(state.stats.count) >= 0.5 * settings.ppo.stats_window
+        total, count = jax.device_get((state.stats.total[cfg.best_metric], state.stats.count))
+        score = float(np.mean(total / np.maximum(count, 1.0)))  # over seeds
+        enough = float(np.min(count)) >= 0.5 * settings.ppo.stats_window
         checkpoint.save(
             run_dir / "checkpoints",
             iteration,
@@ -224,27 +275,44 @@ def _train(
 
     if _progress(cfg, iteration * steps_per_update, elapsed()) >= 1 and resumed:
         display.message("this run has reached its limits; raise --max-minutes or --max-steps")
-    log = MetricsLog(run_dir, iteration)
+    log = MetricsLog(run_dir, iteration) if first_process else None
     saved_at, saved_iteration = -math.inf, None
     update_seconds = 0.0  # of a typical update, running mean
+    split = _TimeSplit(program)
     scalars: dict[str, float] = {}
     with _Signals() as stop:
         while True:
             env_steps = iteration * steps_per_update
-            fraction = _progress(cfg, env_steps, elapsed())
             no_time = _progress(cfg, env_steps, elapsed() + update_seconds) >= 1
-            finished = no_time or stop.received is not None
-            due = finished or time.monotonic() - saved_at >= cfg.checkpoint_seconds
-            if due and iteration != saved_iteration:
+            # What depends on clocks and signals is decided by all processes together.
+            fraction, ending, stopped_by, due = devices.agree(
+                _progress(cfg, env_steps, elapsed()),
+                float(no_time or stop.received is not None),
+                float(stop.received or 0),
+                float(time.monotonic() - saved_at >= cfg.checkpoint_seconds),
+            )
+            if (ending or due) and iteration != saved_iteration:
                 save()
                 saved_at, saved_iteration = time.monotonic(), iteration
-            if finished:
+            if ending:
                 break
-            before, sim_before = time.monotonic(), getattr(env, "sim_seconds", math.nan)
-            state, metrics = ppo.update(env, settings.ppo, state, jnp.float32(fraction))
-            scalars = {k: float(v) for k, v in jax.device_get(metrics).items()}
+            before, sim_before = time.monotonic(), getattr(env, "sim_seconds", 0.0)
+            if iteration == first:
+                with clock:
+                    state, metrics = program.update(state, fraction)
+                    scalars = _scalars(metrics)
+                stages |= clock.seconds()
+                compiled = stages["trace"] + stages["lower"] + stages["compile"]
+                stages["first_update"] = time.monotonic() - began - compiled
+                stages["to_first_update"] = time.monotonic() - start
+                display.message(_stages_line(stages, clock.cache_hits))
+                if first_process:
+                    _record_stages(run_dir, stages, clock.cache_hits)
+            else:
+                state, metrics = program.update(state, fraction)
+                scalars = _scalars(metrics)
             seconds = time.monotonic() - before
-            simulated = getattr(env, "sim_seconds", math.nan) - sim_before
+            simulated = getattr(env, "sim_seconds", 0.0) - sim_before
             if iteration == first + 1:
                 update_seconds = 0.0  # the first update was mostly compilation
             update_seconds += (seconds - update_seconds) * (0.1 if update_seconds else 1.0)
@@ -258,38 +326,110 @@ def _train(
                 "time/env_steps": float(env_steps),
                 "time/update_seconds": seconds,
                 "time/steps_per_second": rate,
-                "time/simulation_fraction": simulated / seconds,
+                **(split.fractions(seconds, simulated) if iteration > first + 1 else {}),
             }
             try:
-                log.append(iteration, env_steps, scalars)
+                if log is not None:
+                    log.append(iteration, env_steps, scalars)
             except OSError as e:
                 raise checkpoint.storage_error(run_dir / "checkpoints", e) from e
             display.update(scalars)
         if scalars:
             display.update(scalars, last=True)
-        log.close()
-    return stop.received
+        if log is not None:
+            log.close()
+    return int(stopped_by) or None
+
+
+def _scalars(metrics: dict[str, jax.Array]) -> dict[str, float]:
+    """Metrics as numbers. Of several seeds: the mean, a 95 % interval's half width for episode
+    statistics (`interval/...`), and each seed's success rates."""
+    found = {k: np.asarray(v) for k, v in jax.device_get(metrics).items()}
+    scalars = {}
+    for name, value in found.items():
+        if value.ndim == 0:
+            scalars[name] = float(value)
+            continue
+        scalars[name], half = mean_interval(value)
+        if name.startswith("episode/"):
+            scalars[f"interval/{name}"] = half
+        if name.startswith("episode/success"):
+            scalars |= {f"seed{i}/{name}": float(v) for i, v in enumerate(value)}
+    return scalars
+
+
+class _TimeSplit:
+    """Shares of an update's time. The engine's own seconds where it counts them (the rest beside
+    inference is learning); else learning is estimated too, and the rest is simulation."""
+
+    def __init__(self, program: devices.Program) -> None:
+        self._program = program
+        self._inference: float | None = None
+        self._learning = math.nan
+
+    def fractions(self, seconds: float, simulated: float) -> dict[str, float]:
+        if self._inference is None:
+            env, cfg = self._program.env, self._program.cfg
+            mesh, seeds = self._program.mesh, self._program.num_seeds
+            rows = env.num_envs // (mesh.size if mesh else 1)
+            self._inference = timing.inference_seconds(env, cfg, rows * seeds)
+            if not simulated and seeds == 1:
+                self._learning = timing.learning_seconds(env, cfg, rows)
+        inference = min(self._inference / seconds, 1.0)
+        if simulated:
+            simulation = simulated / seconds
+            learning = max(1.0 - simulation - inference, 0.0)
+        else:
+            learning = min(self._learning / seconds, 1.0)
+            simulation = max(1.0 - learning - inference, 0.0)  # NaN where not estimated
+        return {
+            "time/simulation_fraction": simulation,
+            "time/inference_fraction": inference,
+            "time/learning_fraction": learning,
+        }
+
+
+def _stages_line(stages: dict[str, float], cache_hits: int) -> str:
+    names = ("import", "build", "trace", "lower", "compile", "first_update")
+    parts = [f"{name.replace('_', ' ')} {stages[name]:.1f} s" for name in names]
+    return (
+        f"first update after {stages['to_first_update']:.1f} s: {', '.join(parts)} "
+        f"({cache_hits} programs from the cache)"
+    )
+
+
+def _record_stages(run_dir: Path, stages: dict[str, float], cache_hits: int) -> None:
+    """Append this start's seconds to stages.json."""
+    file = run_dir / "stages.json"
+    try:
+        starts = json.loads(file.read_text())["starts"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        starts = []
+    rounded = {k: round(v, 3) for k, v in stages.items()}
+    runs.write_json(file, {"starts": [*starts, {**rounded, "cache_hits": cache_hits}]})
 
 
 def _initial_state(
-    env: Env, settings: RunSettings, run_dir: Path, resumed: bool, display: ProgressDisplay
+    program: devices.Program,
+    settings: RunSettings,
+    run_dir: Path,
+    resumed: bool,
+    display: ProgressDisplay,
 ) -> tuple[ppo.TrainState, float]:
     """Fresh or restored state, and the seconds that the run has already used."""
-    key = jax.random.key(settings.train.seed)
     path = checkpoint.latest(run_dir / "checkpoints") if resumed else None
     if path is None:
         if resumed:
             display.message(f"{run_dir} has no checkpoint yet: starting from the beginning")
-        return ppo.init(key, env, settings.ppo), 0.0
+        return program.init(), 0.0
     metadata = checkpoint.read_metadata(path)
     _check_unchanged(path, metadata["config"], to_plain(settings))
-    difference = first_difference(metadata["env"], describe(env))
+    difference = first_difference(metadata["env"], describe(program.env))
     if difference:
         field, saved, here = difference
         raise DataError(f"checkpoint {path}: env.{field} is {saved!r}, but here it is {here!r}")
-    like = jax.eval_shape(lambda: ppo.init(key, env, settings.ppo))
     display.message(f"continuing from {path}")
-    return checkpoint.restore(path, like), float(metadata["elapsed_seconds"])
+    return checkpoint.restore(path, program.like()), float(metadata["elapsed_seconds"])
 
 
 def describe(env: Env) -> dict[str, Any]:
@@ -359,6 +499,7 @@ def _seconds_left(cfg: TrainConfig, env_steps: int, elapsed: float, rate: float)
 def _check_limits(cfg: TrainConfig) -> None:
     checks: list[tuple[str, Callable[[Any], bool], str]] = [
         ("num_envs", lambda v: v >= 1, "must be at least 1"),
+        ("num_seeds", lambda v: v >= 1, "must be at least 1"),
         ("max_steps", lambda v: v is None or v >= 1, "must be at least 1"),
         ("max_minutes", lambda v: v is None or v > 0, "must be positive"),
         ("checkpoint_seconds", lambda v: v >= 0, "must not be negative"),
@@ -380,6 +521,7 @@ def _check_unchanged(source: Path, stored: dict[str, Any], now: dict[str, Any]) 
 
     def fixed(plain: dict[str, Any]) -> dict[str, Any]:
         train = {k: v for k, v in plain["train"].items() if k not in _CHANGEABLE}
+        train.setdefault("num_seeds", 1)  # checkpoints of older versions do not have it
         return {**plain, "train": train}
 
     difference = first_difference(fixed(stored), fixed(now))

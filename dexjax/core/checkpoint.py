@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from dexjax.core.errors import DataError
 
@@ -46,17 +47,25 @@ def save(
     """Write `state` as checkpoint `step`, then delete all but the last `keep` and the best score.
 
     metadata: JSON values for compatibility checks, returned by `read_metadata`. Raises
-    StorageError when the disk is full; older checkpoints are then untouched.
+    StorageError when the disk is full; older checkpoints are then untouched. All processes of a
+    distributed run call this together, on one file system; the first one puts it in place.
     """
     from orbax.checkpoint import v1 as ocp
 
     final = directory / f"{step:08d}"
-    temporary = directory / f"tmp-{step:08d}-{os.getpid()}"
+    first = jax.process_index() == 0
+    temporary = directory / f"tmp-{step:08d}"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(directory)
-        temporary.mkdir()
+        if first:
+            directory.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(directory)
+            temporary.mkdir()
+        _wait_for_all(f"checkpoint {step} begins")
         ocp.save(temporary.absolute() / "state", state)
+        _wait_for_all(f"checkpoint {step} written")
+        if not first:
+            _wait_for_all(f"checkpoint {step} done")
+            return final
         content = {
             **metadata,
             "format": FORMAT,
@@ -68,7 +77,7 @@ def save(
         (temporary / "metadata.json").write_text(json.dumps(content, indent=1))
         _flush_tree(temporary)
         if final.exists():  # the same step again, after a resume
-            replaced = directory / f"tmp-{step:08d}-{os.getpid()}-replaced"
+            replaced = directory / f"tmp-{step:08d}-replaced"
             final.rename(replaced)
             temporary.rename(final)
             shutil.rmtree(replaced)
@@ -81,6 +90,7 @@ def save(
             raise
         raise storage_error(directory, e) from e
     _prune(directory, keep)
+    _wait_for_all(f"checkpoint {step} done")
     return final
 
 
@@ -88,7 +98,8 @@ def restore(path: Path, like: Any) -> Any:
     """The state saved at `path`, in the structure, shapes and dtypes of `like`.
 
     like: pytree of arrays or `jax.ShapeDtypeStruct` (from `jax.eval_shape`); it may be a dict with
-    some of the saved top-level fields only. Raises DataError naming the first array that is
+    some of the saved top-level fields only. Where it has a sharding the array gets that one,
+    whatever devices it was saved from. Raises DataError naming the first array that is
     missing or of another shape.
     """
     from orbax.checkpoint import v1 as ocp
@@ -112,9 +123,12 @@ def restore(path: Path, like: Any) -> Any:
                 f"checkpoint {path}: file state/{name} {what}; "
                 "delete this folder to go on from an older one"
             )
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    single = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), like
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=getattr(x, "sharding", None) or single
+        ),
+        like,
     )
     absl = logging.getLogger("absl")
     level = absl.level
@@ -232,6 +246,12 @@ def _remove_leftovers(directory: Path) -> None:
     """Unfinished writes of killed processes. One process writes to a directory at a time."""
     for path in directory.glob("tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _wait_for_all(what: str) -> None:
+    """Nothing in a single process; otherwise returns when every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
 
 
 def _prune(directory: Path, keep: int) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -28,6 +31,18 @@ def wilson_interval(successes: float, count: float, z: float = 1.96) -> tuple[fl
     half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """Mean over seeds and half width of its 95 % interval (Student's t); NaN for a single one."""
+    from scipy.special import stdtrit
+
+    values = np.asarray(values, np.float64)
+    count = len(values)
+    if count < 2:
+        return float(values.mean()), math.nan
+    error = values.std(ddof=1) / math.sqrt(count)
+    return float(values.mean()), float(stdtrit(count - 1, 0.975) * error)
 
 
 class MetricsLog:
@@ -100,6 +115,24 @@ class ProgressDisplay:
         """A line that stays."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def report(self, text: str) -> None:
+        """Indented lines as tables on a terminal: cells are two or more spaces apart."""
+        if self._live is None:
+            self.message(text)
+            return
+        table = None
+        for line in [*text.splitlines(), ""]:
+            cells = re.split(r"\s{2,}", line.strip())
+            if line.startswith("  "):
+                table = table or Table(show_header=False, box=SIMPLE_HEAD, padding=(0, 1))
+                table.add_row(*map(Text, cells))
+                continue
+            if table is not None:
+                self.console.print(table)
+                table = None
+            if line:
+                self.console.print(Text(line, style="bold"))
+
     def update(self, scalars: Mapping[str, float], *, last: bool = False) -> None:
         """Show the newest values; see `dexjax.train` for the names. `last` forces a line."""
         if self._live is not None:
@@ -124,6 +157,8 @@ def plain_line(scalars: Mapping[str, float]) -> str:
         f"lr {scalars['policy/learning_rate']:.1e}",
         f"std {scalars['policy/std_mean']:.2f}",
     ]
+    if math.isfinite(scalars.get("time/simulation_fraction", math.nan)):
+        parts.append(_split(scalars))
     if scalars["guard/nonfinite_samples"]:
         parts.append(f"non-finite {scalars['guard/nonfinite_samples']:.0f}")
     return " | ".join(parts)
@@ -175,6 +210,9 @@ def _success(scalars: Mapping[str, float]) -> list[tuple[str, str]]:
             label = name.removeprefix("episode/").replace("success_", "success ")
             if count > 0 and math.isfinite(rate):
                 low, high = wilson_interval(rate * count, count)
+                half = scalars.get(f"interval/{name}", math.nan)
+                if math.isfinite(half):  # of several seeds: interval of their mean
+                    low, high = max(0.0, rate - half), min(1.0, rate + half)
                 rows.append((label, f"{rate:.3f} [{low:.2f}, {high:.2f}]"))
             else:
                 rows.append((label, "-"))
@@ -186,7 +224,11 @@ def _split(scalars: Mapping[str, float]) -> str:
     sim = scalars.get("time/simulation_fraction", math.nan)
     if not math.isfinite(sim):
         return f"{scalars['time/update_seconds']:.2f} s per update"
-    return f"simulation {100 * sim:.0f} %, policy and learning {100 * (1 - sim):.0f} %"
+    inference, learning = (scalars[f"time/{k}_fraction"] for k in ("inference", "learning"))
+    return (
+        f"simulation {100 * sim:.0f} %, inference {100 * inference:.0f} %, "
+        f"learning {100 * learning:.0f} %"
+    )
 
 
 def _clock(seconds: float) -> str:

@@ -21,6 +21,8 @@ class TrainConfig:
 
     seed: int = 0
     """Seed of everything random in the run."""
+    num_seeds: int = 1
+    """Train this many seeds in one program: `seed`, `seed` + 1, ..."""
     num_envs: int = 512
     """Environments simulated together."""
     engine: str = "native"

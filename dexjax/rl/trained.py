@@ -10,7 +10,7 @@ import jax
 
 from dexjax.core import checkpoint, runs
 from dexjax.core.config import from_plain, to_plain
-from dexjax.core.errors import DataError
+from dexjax.core.errors import ConfigError, DataError
 from dexjax.rl import ppo
 from dexjax.rl.registry import EnvSpec, TrainConfig, find_env, find_preset
 
@@ -64,13 +64,20 @@ def read_settings(run_dir: Path) -> tuple[EnvSpec, RunSettings]:
     return spec, settings
 
 
-def load_policy(run_dir: Path, which: Literal["latest", "best"] = "latest") -> Policy:
+def load_policy(
+    run_dir: Path, which: Literal["latest", "best"] = "latest", seed_index: int = 0
+) -> Policy:
     """The policy of a run's newest or best checkpoint. Raises DataError if there is none.
 
     Needs neither the environment nor its size: shapes come from the checkpoint's metadata.
+    seed_index: which of the policies of a run with `--num-seeds`; ConfigError if there is no such.
     """
     where = str(run_dir / "config.json")
-    cfg = from_plain(ppo.PPOConfig, runs.read_config(run_dir).get("ppo"), f"{where}: ppo")
+    config = runs.read_config(run_dir)
+    cfg = from_plain(ppo.PPOConfig, config.get("ppo"), f"{where}: ppo")
+    num_seeds = from_plain(TrainConfig, config.get("train"), f"{where}: train").num_seeds
+    if not 0 <= seed_index < num_seeds:
+        raise ConfigError(f"{run_dir}: has {num_seeds} seeds, no number {seed_index}; from 0 on")
     directory = run_dir / "checkpoints"
     path = checkpoint.best(directory) if which == "best" else None
     path = path or checkpoint.latest(directory)
@@ -83,6 +90,10 @@ def load_policy(run_dir: Path, which: Literal["latest", "best"] = "latest") -> P
     )
     like = {"params": params, "average_actor": params["actor"]}
     like |= {} if normalizer is None else {"normalizer": normalizer}
-    loaded = checkpoint.restore(path, like)
+    if num_seeds == 1:
+        loaded = checkpoint.restore(path, like)
+    else:
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_seeds, *x.shape), x.dtype), like)
+        loaded = jax.tree.map(lambda x: x[seed_index], checkpoint.restore(path, like))
     params = loaded["params"] | {"actor": loaded["average_actor"]}
     return Policy(cfg, params, loaded.get("normalizer"), path, metadata)

@@ -81,7 +81,14 @@ class NativeEngine:
         mask = jnp.ones(self.num_envs, bool)
         warmstart = jnp.zeros_like(qvel)
         out = jax.pure_callback(
-            self._host_forward, self._shapes, mask, object_id, object_params, qpos, qvel
+            self._host_forward,
+            self._shapes,
+            mask,
+            object_id,
+            object_params,
+            qpos,
+            qvel,
+            vmap_method="sequential",  # seeds take turns: every call brings the full state
         )
         return SimState(object_id, object_params, qpos, qvel, warmstart, *out[3:])
 
@@ -97,6 +104,7 @@ class NativeEngine:
             state.warmstart,
             control.ctrl,
             control.wrench,
+            vmap_method="sequential",
         )
         return SimState(state.object_id, state.object_params, *out)
 
@@ -116,7 +124,14 @@ class NativeEngine:
 
         def reset(state: SimState) -> SimState:
             out = jax.pure_callback(
-                self._host_forward, self._shapes, mask, object_id, object_params, qpos, qvel
+                self._host_forward,
+                self._shapes,
+                mask,
+                object_id,
+                object_params,
+                qpos,
+                qvel,
+                vmap_method="sequential",
             )
             new = SimState(object_id, object_params, qpos, qvel, jnp.zeros_like(qvel), *out[3:])
             return jax.tree.map(pick, new, state)

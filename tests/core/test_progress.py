@@ -22,6 +22,8 @@ SCALARS = {
     "time/steps_per_second": 4321.0,
     "time/update_seconds": 1.9,
     "time/simulation_fraction": 0.81,
+    "time/inference_fraction": 0.04,
+    "time/learning_fraction": 0.15,
     "episode/count": 1000.0,
     "episode/window": 500.0,
     "episode/return": 3.25,
