@@ -373,7 +373,7 @@ class _TimeSplit:
             mesh, seeds = self._program.mesh, self._program.num_seeds
             rows = env.num_envs // (mesh.size if mesh else 1)
             self._inference = timing.inference_seconds(env, cfg, rows * seeds)
-            if not simulated and seeds == 1:
+            if not simulated and seeds == 1 and mesh is None:  # else it would not be comparable
                 self._learning = timing.learning_seconds(env, cfg, rows)
         inference = min(self._inference / seconds, 1.0)
         if simulated:

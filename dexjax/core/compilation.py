@@ -32,7 +32,7 @@ def use_cache(directory: Path | None = None) -> Path | None:
     A folder chosen through JAX's own settings wins. Returns the folder, None if it cannot be
     written. JAX does not store programs with host callbacks (the `native` engine's).
     """
-    chosen = jax.config.jax_compilation_cache_dir
+    chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen is not None:
         return Path(chosen)
     folder = directory or default_cache_dir()
@@ -82,9 +82,9 @@ class CompileClock:
             "compile": _covered(self._spans["compile"]),
         }
 
-    def _span(self, event: str, start: float, end: float, **_: object) -> None:
+    def _span(self, event: str, start_time: float, end_time: float, **_: object) -> None:
         if event in _STAGES:
-            self._spans[_STAGES[event]].append((start, end))
+            self._spans[_STAGES[event]].append((start_time, end_time))
 
     def _event(self, event: str, **_: object) -> None:
         self.cache_hits += event == "/jax/compilation_cache/cache_hits"
