@@ -81,6 +81,7 @@ class ShadowGrasp:
         if cfg.base_policy == "policy":
             self.base_policy = _load_base_policy(cfg, self.observation_sizes, self.action_size)
         self.left_out: list[tuple[str, str]] = []  # objects that could not be used, and why
+        self.questioned: list[tuple[str, str]] = []  # objects that the engine represents badly
         self.assets: tuple[ObjectAsset, ...] = ()  # by object id, for pictures
 
     @property
@@ -116,6 +117,7 @@ class ShadowGrasp:
         lines.append("reward terms (weight per control step)")
         lines += [f"  {name:20s}{weight:8g}  {meaning}" for name, weight, meaning in terms]
         lines += [f"left out: {name}: {reason}" for name, reason in self.left_out]
+        lines += [f"questioned: {name}: {reason}" for name, reason in self.questioned]
         return "\n".join(lines)
 
     # --- contract ---------------------------------------------------------------------------
@@ -307,7 +309,8 @@ class ShadowGrasp:
         """Diagnostics of this step, each (B,)."""
         features = compute_features(sim, self.scene.hand, self.bank)
         position = self.variant.object_origin(sim)
-        return {
+        dropped = getattr(sim, "contacts_dropped", None)  # not every engine has slots to run out of
+        return ({} if dropped is None else {"contacts_dropped": dropped}) | {
             "grip": features.grip.astype(jnp.float32),
             "at_goal": (episode.inside > 0).astype(jnp.float32),
             "height": position[:, 2] - episode.start[:, 2],

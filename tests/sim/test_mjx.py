@@ -84,9 +84,10 @@ def test_free_fall_and_rest(run, native):
         a = run.step(a, ctrl)
         if k < 6:
             b = native.step(b, ctrl)
-            # `native` turns the inertia of every object by 1e-4 rad (see `fill_object`).
-            np.testing.assert_allclose(a.qpos[:3, at:], b.qpos[:3, at:], atol=5e-4)
             np.testing.assert_allclose(a.qpos[:3, at : at + 3], b.qpos[:3, at : at + 3], atol=1e-5)
+            # C's implicitfast treats the gyroscopic torque of free bodies implicitly; MJX's does
+            # not (nor C's Euler, from which this engine differs by 3e-6): 2e-3 after 0.2 s.
+            np.testing.assert_allclose(a.qpos[:3, at + 3 :], b.qpos[:3, at + 3 :], atol=2e-3)
         speed = np.asarray(a.body_linvel)[3:, -1]
         energy.append(9.81 * np.asarray(a.qpos)[3:, at + 2] + 0.5 * (speed**2).sum(1))
     energy = np.array(energy)
