@@ -12,7 +12,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,11 +23,12 @@ import tyro
 
 from dexjax.core import checkpoint as checkpoints
 from dexjax.core import runs
+from dexjax.core.compilation import use_cache
 from dexjax.core.config import to_plain
 from dexjax.core.errors import ConfigError, DataError, DexjaxError
 from dexjax.metrics.replay import Clip, choose_episodes, write_pictures
 from dexjax.metrics.statistics import per_object, summarise
-from dexjax.metrics.tables import category_table, object_table, split_table
+from dexjax.metrics.tables import category_table, markdown_table, object_table, split_table
 from dexjax.rl import ppo
 from dexjax.rl.env import Env, EnvState
 from dexjax.rl.registry import EnvSpec, find_env, find_preset
@@ -68,6 +69,8 @@ class Command:
     """Write the numbers to this file too (with --agent: and pictures beside it)."""
     video: bool = True
     """Draw some episodes."""
+    compile_cache: bool = True
+    """Keep compiled programs in the user's cache folder."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,15 @@ class Agent:
     name: str
     act: Callable[[Any, EnvState, jax.Array], jax.Array]
     params: Any = None
+    other_seeds: tuple[Any, ...] = ()  # further params, of a run with several seeds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit code (2: unusable input)."""
     args = tyro.cli(Command, args=argv, prog="python -m dexjax.evaluate")
     objects = args.objects or None
+    if args.compile_cache:
+        use_cache()
     try:
         if args.run is not None and args.agent is not None:
             raise ConfigError("give a run folder or --agent, not both")
@@ -121,12 +127,18 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run's policy (its mean action); returns what evaluation.json holds.
 
+    Of a run with several seeds all are evaluated on the same episodes; figures are of all of them
+    together, and `seeds` has each one's success with the mean's interval.
+
     objects: one text per split; default: the environment's splits if the run was trained on one of
     them, else what it was trained on. Raises DataError for a folder without a checkpoint.
     """
     run_dir = Path(run_dir)
     spec, settings = read_settings(run_dir)
-    policy = load_policy(run_dir, "best" if checkpoint == "best" else "latest")
+    which: Literal["best", "latest"] = "best" if checkpoint == "best" else "latest"
+    policy = load_policy(run_dir, which)
+    num_seeds = getattr(settings.train, "num_seeds", 1)
+    others = [load_policy(run_dir, which, i) for i in range(1, num_seeds)]
     trained_on = settings.train.objects
     default = spec.eval_splits if trained_on in spec.eval_splits else (trained_on,)
     head = {
@@ -142,7 +154,8 @@ def evaluate_run(
 
     def agent_for(env: Env) -> Agent:
         check_fits(policy, env)
-        return policy_agent(policy)
+        more = tuple(policy_agent(p).params for p in others)
+        return replace(policy_agent(policy), other_seeds=more)
 
     title = f"{run_dir}, {checkpoint} checkpoint {policy.checkpoint.name}"
     return _evaluate(
@@ -260,23 +273,29 @@ def run_episodes(
 def _evaluate_split(
     env: Env, agent: Agent, ids: np.ndarray, key: jax.Array, pictured: int
 ) -> tuple[dict[str, Any], list[Clip]]:
-    """Summary of one split, and the episodes to draw."""
+    """Summary of one split (all seeds together and each), and the episodes to draw."""
     names = getattr(env, "objects", None)
 
     @jax.jit  # a fresh function: its compiled program is freed with the environment
     def batch(params: Any, key: jax.Array, object_id: jax.Array | None) -> Any:
         return run_episodes(env, Agent(agent.name, agent.act, params), key, object_id)
 
-    parts, positions = [], None
-    for i, row in enumerate(ids):
-        chosen = None if names is None else jnp.asarray(row, jnp.int32)
-        results, recorded = batch(agent.params, jax.random.fold_in(key, i), chosen)
-        parts.append({k: np.asarray(v) for k, v in results.items()})
-        if i == 0 and recorded is not None:
-            positions = np.asarray(recorded)
-    first = parts[0]
-    episodes = {k: np.concatenate([p[k] for p in parts]) for k in first}
+    every: list[dict[str, np.ndarray]] = []
+    positions = None
+    for params in (agent.params, *agent.other_seeds):
+        parts = []
+        for i, row in enumerate(ids):
+            chosen = None if names is None else jnp.asarray(row, jnp.int32)
+            results, recorded = batch(params, jax.random.fold_in(key, i), chosen)
+            parts.append({k: np.asarray(v) for k, v in results.items()})
+            if not every and i == 0 and recorded is not None:
+                positions = np.asarray(recorded)
+        every.append({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+    first = {k: v[: ids.shape[1]] for k, v in every[0].items()}
+    episodes = {k: np.concatenate([e[k] for e in every]) for k in first}
     summary = summarise(episodes)
+    if len(every) > 1:
+        summary["seeds"] = _seed_summary([summarise(e) for e in every])
     if names is None:
         return summary, []
     assets = getattr(env, "assets", ())
@@ -291,6 +310,18 @@ def _evaluate_split(
             outcome = {k: bool(v[b]) for k, v in first.items() if k not in _NUMBERS}
             clips.append(Clip(env.scene, asset, positions[:length, b], outcome, env.control_dt))  # type: ignore[attr-defined]
     return summary, clips
+
+
+def _seed_summary(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Success of each seed, their mean, and its 95 % interval over seeds (Student's t)."""
+    from dexjax.core.progress import mean_interval
+
+    found = {}
+    for name in summaries[0]["success"]:
+        rates = [s["success"][name]["mean"] for s in summaries]
+        mean, half = mean_interval(np.asarray(rates))
+        found[name] = {"each": rates, "mean": mean, "ci95": [mean - half, mean + half]}
+    return found
 
 
 def _evaluate(
@@ -358,6 +389,14 @@ def _evaluate(
 def report(title: str, splits: dict[str, Any], most: int | None = None) -> str:
     """Markdown: all splits, then categories and objects of each (`most` worst ones, or all)."""
     parts = [f"## Evaluation: {title}", split_table(splits)]
+    rows = [
+        [name, f"success {k}", " ".join(f"{v:.3f}" for v in found["each"]),
+         f"{found['mean']:.3f} [{found['ci95'][0]:.2f}, {found['ci95'][1]:.2f}]"]
+        for name, summary in splits.items()
+        for k, found in summary.get("seeds", {}).items()
+    ]  # fmt: skip
+    if rows:
+        parts.append(markdown_table(["objects", "", "each seed", "mean over seeds"], rows))
     for name, summary in splits.items():
         objects = summary.get("per_object")
         if not objects:

@@ -18,6 +18,7 @@ from toy_env import PointMassEnv
 from dexjax import train
 from dexjax.core import checkpoint
 from dexjax.core.errors import ConfigError
+from dexjax.evaluate import evaluate_run
 from dexjax.rl import devices, ppo
 from dexjax.rl.trained import load_policy, read_settings
 
@@ -112,6 +113,14 @@ def test_seeds_from_the_command_line(tmp_path):
         assert ppo.policy_mean(p.cfg, p.params, p.normalizer, obs).shape == (2, 2)
     with pytest.raises(ConfigError, match="3 seeds"):
         load_policy(run, seed_index=3)
+    evaluated = evaluate_run(run, episodes=16)
+    seeds = evaluated["seeds"]["any"]
+    assert evaluated["episodes"] == 48 and len(seeds["each"]) == 3
+    assert evaluated["success"]["any"]["mean"] == pytest.approx(seeds["mean"])
+    assert "mean over seeds" in (run / "evaluation.md").read_text()
+    low, high = seeds["ci95"]
+    t = 4.302652729911275 * np.std(seeds["each"], ddof=1) / np.sqrt(3)
+    assert (low, high) == pytest.approx((seeds["mean"] - t, seeds["mean"] + t), abs=1e-9)
     stages = json.loads((run / "stages.json").read_text())["starts"]
     assert len(stages) == 2
     assert stages[0]["compile"] > 0 and stages[0]["trace"] > 0

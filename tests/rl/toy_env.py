@@ -122,7 +122,13 @@ class PointMassEnv:
 
 
 def _make(
-    config: PointMassConfig, *, num_envs: int, engine: str, objects: str, seed: int
+    config: PointMassConfig,
+    *,
+    num_envs: int,
+    engine: str,
+    objects: str,
+    seed: int,
+    evaluation: bool = False,
 ) -> PointMassEnv:
     return PointMassEnv(config, num_envs)
 
