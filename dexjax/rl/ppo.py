@@ -222,7 +222,7 @@ def init(key: jax.Array, env: Env, cfg: PPOConfig) -> TrainState:
     _check(env, cfg)
     key, key_policy, key_env = jax.random.split(key, 3)
     params, normalizer = init_policy(key_policy, env.observation_sizes, env.action_size, cfg)
-    env_state = env.reset(key_env)
+    env_state = _strong(env.reset(key_env))
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         params=params,
@@ -308,7 +308,7 @@ def update(
         opt_state=opt_state,
         learning_rate=lr,
         normalizer=normalizer,
-        env_state=env_state,
+        env_state=_strong(env_state),
         key=key,
         iteration=state.iteration + 1,
         episodes=state.episodes + ended.astype(jnp.int32),
@@ -633,6 +633,12 @@ def _spread(samples: Any) -> Any:
         return samples
     spec = jax.sharding.PartitionSpec(ENV_AXIS)
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), samples)
+
+
+def _strong(tree: Any) -> Any:
+    """Without weak types: where an environment's `step` returns one that its `reset` does not, the
+    second update would be compiled again."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), tree)
 
 
 def _finite_or_zero(x: jax.Array) -> jax.Array:

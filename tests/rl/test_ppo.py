@@ -369,6 +369,26 @@ def test_update_is_deterministic_and_compiled_once():
     jax.tree.map(np.testing.assert_array_equal, runs[0].params, runs[1].params)
 
 
+class WeakEnv(PointMassEnv):
+    def step(self, state, action):
+        after = super().step(state, action)
+        weak = jnp.where(after.done, 1.0, 0.0)  # of a weak type, which reset's zeros are not
+        assert weak.weak_type
+        return after.replace(terms={**after.terms, "effort": weak})
+
+
+def test_state_has_one_type_for_good():
+    """Shapes, types and weak types of the state stay, or every run would be compiled twice."""
+    env = WeakEnv(num_envs=16)
+    before = jax.eval_shape(lambda: ppo.init(jax.random.key(0), env, SMALL))
+    after, _ = jax.eval_shape(lambda s: ppo.update(env, SMALL, s), before)
+
+    def types(state):
+        return [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(state)]
+
+    assert types(before) == types(after)
+
+
 def test_vmap_over_seeds():
     env = PointMassEnv(num_envs=16)
     keys = jax.random.split(jax.random.key(0), 3)
