@@ -28,6 +28,7 @@ from dexjax.rl.trained import load_policy, read_settings
 
 STEPS = 16 * 16  # environment steps per update below
 BASE = ["--env", "toy_env:spec", "--num-envs", "16", "--max-minutes", "None", "--no-evaluate"]
+BASE += ["--no-compile-cache"]  # tests leave the user's cache alone
 SMALL = ["--ppo.actor-hidden", "16", "16", "--ppo.critic-hidden", "16", "16"]
 
 
@@ -37,7 +38,8 @@ def start(run_dir, updates, *more):
 
 
 def resume(run_dir, updates, *more):
-    return train.main(["--resume", str(run_dir), "--max-steps", str(updates * STEPS), *more])
+    return train.main(["--resume", str(run_dir), "--max-steps", str(updates * STEPS),
+                       "--no-compile-cache", *more])  # fmt: skip
 
 
 def arrays(run_dir):
