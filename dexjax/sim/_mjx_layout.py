@@ -7,7 +7,9 @@ MJX step one by one and the arrays that MJX keeps private.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +46,9 @@ def check_versions() -> None:
 
 check_versions()
 
-from mujoco import mjx  # noqa: E402
+with contextlib.redirect_stdout(io.StringIO()):  # prints where Warp, which is not used, is missing
+    from mujoco import mjx
+
 from mujoco.mjx._src import constraint, forward, smooth  # noqa: E402
 
 
