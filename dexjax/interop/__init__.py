@@ -1,0 +1,1 @@
+"""Adapters through which trainers of other projects run on dexjax environments."""
