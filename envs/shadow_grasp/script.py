@@ -24,7 +24,7 @@ class ScriptConfig:
     or to the core (others), yaw frame, m."""
     depth: float = 0.0521
     """Grasp centre below the top of the object, m."""
-    lowest: float = 0.0294
+    lowest: float = 0.04
     """Lowest grasp centre above the table, m."""
     clearance: float = 0.05
     """Height over the object while not yet above it, m."""
