@@ -253,8 +253,8 @@ def _train(
         return elapsed_before + time.monotonic() - start
 
     def save() -> None:
-        if hasattr(env, "save_divergences") and first_process:
-            env.save_divergences(run_dir / "diverged.npz")
+        if hasattr(env, "save_divergences") and jax.process_count() == 1:
+            env.save_divergences(run_dir / "diverged.npz", state.env_state.sim)
         total, count = jax.device_get((state.stats.total[cfg.best_metric], state.stats.count))
         score = float(np.mean(total / np.maximum(count, 1.0)))  # over seeds
         enough = float(np.min(count)) >= 0.5 * settings.ppo.stats_window

@@ -69,7 +69,8 @@ class EnvSpec:
     in physics so far; `report() -> str`, printed before training; `scripted_action(state)`, what a
     scripted agent does, and `learned_action(state, wanted)`, the action that makes a residual
     environment do `wanted`; `scene` and `assets`, from which episodes are drawn; `left_out`, (name,
-    reason) of objects that could not be used; `save_divergences(path)`, called with checkpoints.
+    reason) of objects that could not be used; `save_divergences(path, sim)`, called with
+    checkpoints where one process does all.
     """
 
     presets: dict[str, Preset]

@@ -96,7 +96,7 @@ class MjxEngine:
         self._num_loss = layout.num_friction_rows(self._mjx)
         self._several = layout.tendon_rows(self._mjx)
         self._shape = hand_shape(scene.hand, scene.body_ids.tolist())
-        self._slots = slots
+        self.slots = slots
         self._object = model.body(OBJECT_BODY).id
         self._fields = {n: jnp.asarray(v, jnp.float32) for n, v in scene.object_fields.items()}
         self._dof_mask = _dof_mask(model)
@@ -218,12 +218,19 @@ class MjxEngine:
         new = new.replace(divergences=state.divergences, last_diverged=state.last_diverged)
         return jax.tree.map(pick, new, state)
 
-    def save_divergences(self, state: MjxState, path: Path) -> None:
-        """Write the last divergence of every environment that ever diverged to an .npz."""
-        log = DivergenceLog(keep=self.num_envs)
-        for i in np.flatnonzero(np.asarray(state.divergences)):
-            log.add(**{k: np.asarray(v)[i] for k, v in state.last_diverged.items()})
-        log.count = int(np.asarray(state.divergences).sum())
+    def save_divergences(self, state: SimState, path: Path) -> None:
+        """Write the last divergence of every environment that ever diverged to an .npz.
+
+        Arrays may have leading axes before that of the environments (seeds).
+        """
+        assert isinstance(state, MjxState)
+        count = np.asarray(state.divergences)
+        log = DivergenceLog(keep=count.size)
+        start = {k: np.asarray(v) for k, v in state.last_diverged.items()}
+        rows = {k: v.reshape(count.size, *v.shape[count.ndim :]) for k, v in start.items()}
+        for i in np.flatnonzero(count):
+            log.add(**{k: v[i] for k, v in rows.items()})
+        log.count = int(count.sum())
         log.save(path)
 
     # --- one environment --------------------------------------------------------------------
@@ -290,7 +297,7 @@ class MjxEngine:
             data.xmat,
             self._object,
             self.scene.config.table_height,
-            self._slots,
+            self.slots,
         )
         rows = layout.joint_rows(model, data)
         if self._wrench_base:

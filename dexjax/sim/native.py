@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -137,6 +138,13 @@ class NativeEngine:
             return jax.tree.map(pick, new, state)
 
         return jax.lax.cond(mask.any(), reset, lambda s: s, state)
+
+    def save_divergences(self, state: SimState, path: Path) -> None:
+        """Write the last states before each divergence to an .npz, if there were any.
+
+        They are kept on the host; `mjx` keeps them in `state`.
+        """
+        self.divergences.save(path)
 
     # --- host side --------------------------------------------------------------------------
 

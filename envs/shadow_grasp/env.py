@@ -99,9 +99,10 @@ class ShadowGrasp:
         """Wall-clock seconds spent in physics so far."""
         return self.engine.seconds
 
-    def save_divergences(self, path: Path) -> None:
-        """Write the last states before each divergence, if there were any."""
-        self.engine.divergences.save(path)
+    def save_divergences(self, path: Path, sim: SimState) -> None:
+        """Write the last states before each divergence, if the engine noted any. sim: now."""
+        if hasattr(self.engine, "save_divergences"):
+            self.engine.save_divergences(sim, path)
 
     def report(self) -> str:
         """Tables of the task: observation rows, reward terms, what was left out."""

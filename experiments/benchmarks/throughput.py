@@ -1,10 +1,12 @@
-"""How fast physics, environment, inference and learning are, measured side by side.
+r"""How fast physics, environment, inference and learning are, measured side by side.
 
-    python experiments/benchmarks/throughput.py --envs 256 512 --json throughput.json
+    python experiments/benchmarks/throughput.py --engines native mjx --envs 256 1024 \
+        --objects 1 3200 --json throughput.json
 
-Every stage starts from the same states: objects in the scripted grasp. Stages take turns, so that
-a busy machine slows all of them alike; medians are reported. Each number of environments runs in
-its own process, so that peak memory is its own.
+The raw engine is measured beside it: `mujoco.batch` on the same objects for `native`; for `mjx` a
+bare `mjx.step` of the same hand with one box and as many contact slots. Every stage starts from the
+same states: objects in the scripted grasp. Stages take turns, so that a busy machine slows all of
+them alike; medians are reported. Each row has its own process, so that peak memory is its own.
 """
 
 from __future__ import annotations
@@ -30,24 +32,31 @@ import mujoco
 import mujoco.batch
 import numpy as np
 
+from dexjax.hands import load_hand
+from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.bank import ObjectBank
+from dexjax.objects.builtin import builtin_assets
 from dexjax.objects.sampler import UniformSampler
+from dexjax.objects.scale import scaled
 from dexjax.objects.select import select_objects
 from dexjax.rl import ppo
 from dexjax.sim.native import NativeEngine
-from dexjax.sim.physics import PHYSICS, physics_preset
-from dexjax.sim.scene import Scene, build_scene
+from dexjax.sim.physics import PHYSICS, PhysicsConfig, physics_preset
+from dexjax.sim.scene import OBJECT_BODY, Scene, SceneConfig, build_scene, hand_spec
 from dexjax.sim.types import Control, SimState
 from envs.shadow_grasp import spec
 from envs.shadow_grasp.env import ShadowGrasp
 
 _WARM_UP = 35  # control steps of the script after which the fingers have closed
+_BOX = (0.03, 0.03, 0.05)  # half extents, m, of the object of a bare `mjx.step`
 COLUMNS = {
+    "engine": "engine",
     "envs": "envs",
-    "physics": "physics",
-    "raw_physics_steps_per_s": "raw batch, physics steps/s",
+    "objects": "objects",
+    "raw_physics_steps_per_s": "raw engine, physics steps/s",
     "physics_steps_per_s": "engine in jit, physics steps/s",
     "engine_over_raw": "engine / raw",
+    "env_over_raw": "environment / raw",
     "env_steps_per_s": "environment, zero action, control steps/s",
     "scripted_env_steps_per_s": "environment, script",
     "inference_steps_per_s": "with inference",
@@ -57,15 +66,24 @@ COLUMNS = {
 }
 
 
-def measure(args: argparse.Namespace, num: int) -> dict[str, Any]:
-    """All stages with `num` environments: one row of the table."""
+def measure(args: argparse.Namespace, name: str, num: int, objects: str) -> dict[str, Any]:
+    """All stages of engine `name` with `num` environments: one row of the table."""
     load_before = os.getloadavg()
-    selection = select_objects(args.objects, progress=False)
+    assets = select(objects, sdf=name == "mjx")
     physics = physics_preset(args.physics)
     preset = spec.presets["quick"]
-    scene = build_scene(selection.assets, preset.env.scene)
-    engine = NativeEngine(scene, num, physics, threads=args.threads)
-    bank, sampler = ObjectBank.from_assets(selection.assets), UniformSampler(len(selection.assets))
+    engine: Any
+    if name == "native":
+        engine = NativeEngine(
+            build_scene(assets, preset.env.scene), num, physics, threads=args.threads
+        )
+    else:
+        from dexjax.sim.mjx import MjxEngine
+        from dexjax.sim.mjx_scene import build_mjx_scene
+
+        engine = MjxEngine(build_mjx_scene(assets, preset.env.scene), num, physics)
+    scene = engine.scene
+    bank, sampler = ObjectBank.from_assets(assets), UniformSampler(len(assets))
 
     def make(base: str) -> ShadowGrasp:
         config = replace(preset.env, base_policy=base)
@@ -91,7 +109,11 @@ def measure(args: argparse.Namespace, num: int) -> dict[str, Any]:
     roll_policy = _roller(act, args.steps)
     start = _grasping(scripted)
     sim, control = start.sim, _control(scripted, start)
-    raw = _raw(scene, engine.model, sim, control, physics.substeps, num, args)
+    if name == "native":
+        raw = _raw(scene, engine.model, sim, control, physics.substeps, num, args)
+    else:
+        slots = sum(engine.slots)
+        raw = _raw_mjx(preset.env.scene, physics, slots, sim, control, args.steps)
 
     def repeat(carry: SimState) -> SimState:  # always from the same state, as `raw`
         return engine.step(sim.replace(qpos=sim.qpos + 0 * carry.qpos), control)
@@ -113,31 +135,34 @@ def measure(args: argparse.Namespace, num: int) -> dict[str, Any]:
     steps["train_steps_per_s"] = num * preset.ppo.rollout_length
     wall, cpu = _take_turns(stages, args.repeats)
     rates = {k: steps[k] / statistics.median(wall[k]) for k in stages}
-    ratios = [r / e for r, e in zip(wall["raw_physics_steps_per_s"], wall["physics_steps_per_s"],
-                                    strict=True)]  # fmt: skip
-    cpu_ratios = [r / e for r, e in zip(cpu["raw_physics_steps_per_s"], cpu["physics_steps_per_s"],
-                                        strict=True)]  # fmt: skip
+
+    def over_raw(seconds: dict[str, list[float]], stage: str) -> float:
+        pairs = zip(seconds["raw_physics_steps_per_s"], seconds[stage], strict=True)
+        return statistics.median(raw / other for raw, other in pairs)
+
     return {
-        "engine": "native",
+        "engine": name,
         "envs": num,
-        "objects": args.objects,
-        "physics": args.physics,
+        "objects": len(assets),
         **rates,
-        "engine_over_raw": statistics.median(ratios),
-        "engine_over_raw_cpu_time": statistics.median(cpu_ratios),
+        "engine_over_raw": over_raw(wall, "physics_steps_per_s"),
+        "env_over_raw": over_raw(wall, "scripted_env_steps_per_s"),
+        "engine_over_raw_cpu_time": over_raw(cpu, "physics_steps_per_s"),
         "compile_s": compile_s,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "diverged": engine.divergences.count,
         "conditions": {
+            "physics": args.physics,
+            "selection": objects,
             "timestep": physics.timestep,
             "substeps": physics.substeps,
             "cone": physics.cone,
             "impratio": physics.impratio,
             "iterations": physics.iterations,
             "ls_iterations": physics.ls_iterations,
-            "num_objects": len(selection.assets),
-            "most_pieces": max(len(a.pieces) for a in selection.assets),
+            "most_pieces": max(len(a.pieces) for a in assets),
+            "contact_slots": list(getattr(engine, "slots", ())),
             "threads": args.threads,
+            "dtype": "float64" if name == "native" else "float32",
             "rollout_length": preset.ppo.rollout_length,
             "epochs": preset.ppo.epochs,
             "policy_hidden": list(preset.ppo.actor_hidden),
@@ -155,6 +180,16 @@ def measure(args: argparse.Namespace, num: int) -> dict[str, Any]:
             },
         },
     }
+
+
+def select(objects: str, *, sdf: bool) -> list[ObjectAsset]:
+    """Objects of a selection; for a number that many built-in ones, repeated in other sizes."""
+    if not objects.isdigit():
+        return select_objects(objects, sdf=sdf, progress=False).assets
+    count = int(objects)
+    basis = [a for s in ("seen", "unseen", "unseen_category") for a in builtin_assets(s, sdf=sdf)]
+    factors = [1.0, *np.linspace(0.8, 1.2, 1 + count // len(basis)).round(4)]
+    return [scaled(a, float(f)) for f in dict.fromkeys(factors) for a in basis][:count]
 
 
 def _roller(step: Callable[[Any], Any], length: int) -> Callable[[Any], Any]:
@@ -210,6 +245,45 @@ def _raw(
     return run
 
 
+def _raw_mjx(
+    config: SceneConfig,
+    physics: PhysicsConfig,
+    slots: int,
+    sim: SimState,
+    control: Control,
+    steps: int,
+) -> Callable[[], Any]:
+    """The same control steps by `mjx.step` alone: a box as object, at most `slots` contacts."""
+    from mujoco import mjx
+
+    scene = hand_spec(config, load_hand(config.hand), visual=False)
+    for sensor in list(scene.sensors):  # of kinds that MJX lacks
+        scene.delete(sensor)
+    body = scene.body(OBJECT_BODY)
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX, size=_BOX, mass=0.3, contype=2, conaffinity=1, priority=1
+    )
+    scene.add_numeric(name="max_contact_points", size=1, data=[slots])
+    model = scene.compile()
+    physics.apply(model)
+    compiled = mjx.put_model(model)
+    data = mjx.make_data(compiled)
+    batch = jax.vmap(lambda q, v, u: data.replace(qpos=q, qvel=v, ctrl=u))(
+        sim.qpos, sim.qvel, control.ctrl
+    )
+
+    def control_step(state: Any) -> Any:
+        def substep(d: Any, _: Any) -> tuple[Any, None]:
+            return jax.vmap(mjx.step, in_axes=(None, 0))(compiled, d), None
+
+        after = jax.lax.scan(substep, state, length=physics.substeps)[0]
+        # From the same state again, as the stages beside it.
+        return after.replace(qpos=batch.qpos + 0 * after.qpos, qvel=batch.qvel)
+
+    roll = _roller(control_step, steps)
+    return lambda: roll(batch).qpos
+
+
 def _take_turns(
     stages: dict[str, Callable[[], Any]], repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
@@ -243,7 +317,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         for key in COLUMNS:
             value = row[key]
             if isinstance(value, float):
-                value = f"{value:.2f}" if key == "engine_over_raw" else f"{value:,.0f}"
+                value = f"{value:.2f}" if key.endswith("over_raw") else f"{value:,.0f}"
             cells.append(str(value))
         lines.append("| " + " | ".join(cells) + " |")
     c = rows[0]["conditions"]
@@ -251,8 +325,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     ratios = ", ".join(f"{r['engine_over_raw_cpu_time']:.2f}" for r in rows)
     lines += [
         "",
-        f"{rows[0]['objects']}: {c['num_objects']} objects of up to {c['most_pieces']} convex "
-        f"pieces; {c['timestep']:.5f} s x {c['substeps']} substeps, {c['cone']} cone, impratio "
+        f"built-in objects or {c['selection']} of up to {c['most_pieces']} convex pieces; "
+        f"{c['timestep']:.5f} s x {c['substeps']} substeps, {c['cone']} cone, impratio "
         f"{c['impratio']:g}, {c['iterations']}/{c['ls_iterations']} iterations; {c['threads']} "
         f"threads on {c['cpu']} ({c['cores']} cores), JAX on {c['device']}; load average {loads}; "
         f"policy {c['policy_hidden']}, {c['epochs']} epochs over rollouts of "
@@ -264,28 +338,35 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--engines", nargs="+", default=["native"], choices=("native", "mjx"))
     parser.add_argument("--envs", type=int, nargs="+", default=[256, 512])
-    parser.add_argument("--objects", default="builtin:seen")
+    parser.add_argument(
+        "--objects", nargs="+", default=["builtin:seen"], help="selections, or how many built-ins"
+    )
     parser.add_argument("--physics", default="fast", choices=sorted(PHYSICS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--steps", type=int, default=16, help="control steps per timing")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path, help="write all rows here")
     args = parser.parse_args()
-    if len(args.envs) == 1:
-        rows = [measure(args, args.envs[0])]
+    wanted = [(e, n, o) for e in args.engines for n in args.envs for o in args.objects]
+    if len(wanted) == 1:
+        rows = [measure(args, *wanted[0])]
     else:
-        rows = [row for num in args.envs for row in _in_own_process(args, num)]
+        rows = [row for one in wanted for row in _in_own_process(args, *one)]
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
-def _in_own_process(args: argparse.Namespace, num: int) -> list[dict[str, Any]]:
+def _in_own_process(
+    args: argparse.Namespace, engine: str, num: int, objects: str
+) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
-        command = [sys.executable, __file__, "--envs", str(num), "--json", str(file)]
-        for name in ("objects", "physics", "threads", "steps", "repeats"):
+        command = [sys.executable, __file__, "--engines", engine, "--envs", str(num)]
+        command += ["--objects", objects, "--json", str(file)]
+        for name in ("physics", "threads", "steps", "repeats"):
             command += [f"--{name}", str(getattr(args, name))]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return json.loads(file.read_text())
