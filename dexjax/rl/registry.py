@@ -33,7 +33,7 @@ class TrainConfig:
     """Wall-clock budget of the whole run from process start, final evaluation included."""
     max_steps: int | None = None
     """Stop after this many environment steps (of all environments together)."""
-    eval_reserve_seconds: float = 75.0
+    eval_reserve_seconds: float = 90.0
     """Part of `max_minutes` that is kept free for the final evaluation."""
     evaluate: bool = True
     """Evaluate the policy at the end."""
