@@ -7,6 +7,7 @@ numbers in JSON, pictures of some episodes beside it. The same seed gives the sa
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import sys
 import time
@@ -49,7 +50,8 @@ class Command:
     """Evaluate a trained run, or an agent that needs no training, and print markdown tables."""
 
     run: tyro.conf.Positional[Path | None] = None
-    """Run folder of `dexjax.train`; evaluation.json, .md, .mp4 and .png are written into it."""
+    """Run folder of `dexjax.train`; evaluation.json, .md, .mp4 and .png are written into it, with
+    --objects under a name that tells which."""
     objects: tuple[str, ...] = ()
     """Objects, each entry one split (same texts as in dexjax.train); default: those of the task."""
     episodes: int = EPISODES
@@ -131,7 +133,8 @@ def evaluate_run(
     together, and `seeds` has each one's success with the mean's interval.
 
     objects: one text per split; default: the environment's splits if the run was trained on one of
-    them, else what it was trained on. Raises DataError for a folder without a checkpoint.
+    them, else what it was trained on, in evaluation.json; others are written beside it. Raises
+    DataError for a folder without a checkpoint, ConfigError for unknown objects.
     """
     run_dir = Path(run_dir)
     spec, settings = read_settings(run_dir)
@@ -160,7 +163,7 @@ def evaluate_run(
     title = f"{run_dir}, {checkpoint} checkpoint {policy.checkpoint.name}"
     return _evaluate(
         spec, settings.task, settings.train.engine, agent_for, objects or default,
-        episodes, seed, head, title, [run_dir / "evaluation.json", json_file], video,
+        episodes, seed, head, title, [run_dir / f"{_stem(objects)}.json", json_file], video,
     )  # fmt: skip
 
 
@@ -231,6 +234,15 @@ def check_fits(policy: Policy, env: Env) -> None:
                 f"{policy.metadata['env'].get(field)!r}, but the environment now has {value!r}; "
                 "evaluate it with the version of dexjax that trained it"
             )
+
+
+def _stem(objects: Sequence[str] | None) -> str:
+    """Name of the files of an evaluation on chosen objects, or on the default ones."""
+    if not objects:
+        return "evaluation"
+    text = " ".join(objects)
+    words = "_".join(re.findall(r"[A-Za-z0-9]+", text))
+    return f"evaluation_{words[-40:].strip('_')}_{zlib.crc32(text.encode()):08x}"
 
 
 # --- episodes ------------------------------------------------------------------------------------
@@ -340,6 +352,9 @@ def _evaluate(
     """All splits, tables, files. The first of `files` names the pictures beside it."""
     if episodes < 1:
         raise ConfigError(f"--episodes {episodes}: must be at least 1")
+    for name in splits:  # all of them, before any is evaluated
+        if spec.check_objects is not None:
+            spec.check_objects(name)
     began = time.monotonic()
     summaries: dict[str, Any] = {}
     clips: list[Clip] = []

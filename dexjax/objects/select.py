@@ -12,7 +12,7 @@ from dexjax.objects.build import AssetOptions
 from dexjax.objects.builtin import SPLITS, builtin_asset, builtin_assets
 from dexjax.objects.graspable import why_not_graspable
 from dexjax.objects.scale import scaled
-from dexjax.objects.scan import scan_folder
+from dexjax.objects.scan import BuildItem, scan_folder
 
 BUILTIN = "builtin"
 GRASPABLE = "graspable"
@@ -43,34 +43,37 @@ def select_objects(
         part, factors = _factors(part)
         head, _, names = part.partition(":")
         if head == BUILTIN:
-            assets += [scaled(a, f) for a in _builtin(names or "seen", sdf) for f in factors]
-            continue
-        if not Path(head).is_dir():
-            raise ConfigError(
-                f"objects {part!r}: no folder {head!r}; give builtin:{{{','.join(SPLITS)}}}, "
-                "a folder of meshes, or FOLDER:name,name"
+            split, chosen = _builtin(names)
+            built = (
+                builtin_assets(split, sdf=sdf)
+                if chosen is None
+                else [builtin_asset(*c, sdf=sdf) for c in chosen]
             )
-        items, refused = scan_folder(head)
-        if names and names != GRASPABLE:
-            wanted, known = names.split(","), {i.name: i for i in items}
-            for name in wanted:
-                if name not in known:
-                    raise unknown_name(f"object below {head}", name, known)
-            items = [known[name] for name in wanted]
-            refused = []
-        built, report = build_assets(
-            items, options=AssetOptions(sdf=sdf), workers=workers, progress=progress,
-            auto_scale=True,
-        )  # fmt: skip
+        else:
+            items, refused = _items(head, names)
+            built, report = build_assets(
+                items, options=AssetOptions(sdf=sdf), workers=workers, progress=progress,
+                auto_scale=True,
+            )  # fmt: skip
+            left_out += refused + _refusals(report)
         if names == GRASPABLE:
             left_out += [(a.name, why) for a in built if (why := why_not_graspable(a))]
             built = [a for a in built if not why_not_graspable(a)]
         assets += [scaled(a, f) for a in built for f in factors]
-        left_out += refused + _refusals(report)
     if not assets:
         reasons = "; ".join(f"{n}: {why}" for n, why in left_out[:3])
         raise ConfigError(f"objects {text!r}: none can be used ({reasons})")
     return Selection(assets, left_out)
+
+
+def check_objects(text: str) -> None:
+    """Raise what `select_objects` raises for unknown folders, splits and names; builds nothing."""
+    for part in text.split("+"):
+        head, _, names = _factors(part)[0].partition(":")
+        if head == BUILTIN:
+            _builtin(names)
+        else:
+            _items(head, names)
 
 
 def _factors(part: str) -> tuple[str, list[float]]:
@@ -86,13 +89,13 @@ def _factors(part: str) -> tuple[str, list[float]]:
         ) from None
 
 
-def _builtin(text: str, sdf: bool) -> list[ObjectAsset]:
-    """Assets of SPLIT or SPLIT:name,name."""
-    split, _, chosen = text.partition(":")
+def _builtin(text: str) -> tuple[str, list[tuple[str, int]] | None]:
+    """Split of SPLIT or SPLIT:name,name, and (category, instance) of the names, None: all."""
+    split, _, chosen = (text or "seen").partition(":")
     if split not in SPLITS:
         raise unknown_name("built-in object split", split, SPLITS)
     if not chosen:
-        return builtin_assets(split, sdf=sdf)
+        return split, None
     known = {
         f"{category}_{i:03d}": (category, i)
         for category in SPLITS[split].categories
@@ -101,7 +104,24 @@ def _builtin(text: str, sdf: bool) -> list[ObjectAsset]:
     for name in chosen.split(","):
         if name not in known:
             raise unknown_name(f"built-in object of {split}", name, known)
-    return [builtin_asset(*known[name], sdf=sdf) for name in chosen.split(",")]
+    return split, [known[name] for name in chosen.split(",")]
+
+
+def _items(folder: str, names: str) -> tuple[list[BuildItem], list[tuple[str, str]]]:
+    """Meshes of a folder, all or those named, and (name, reason) of what could not be read."""
+    if not Path(folder).is_dir():
+        raise ConfigError(
+            f"objects {folder!r}: no such folder; give builtin:{{{','.join(SPLITS)}}}, "
+            "a folder of meshes, or FOLDER:name,name"
+        )
+    items, refused = scan_folder(folder)
+    if not names or names == GRASPABLE:
+        return items, refused
+    known = {i.name: i for i in items}
+    for name in names.split(","):
+        if name not in known:
+            raise unknown_name(f"object below {folder}", name, known)
+    return [known[name] for name in names.split(",")], []
 
 
 def _refusals(report: BuildReport) -> list[tuple[str, str]]:

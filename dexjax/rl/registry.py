@@ -75,6 +75,8 @@ class EnvSpec:
 
     presets: dict[str, Preset]
     make: Callable[..., Env]
+    check_objects: Callable[[str], None] | None = None
+    """Raises for a text that `make` would not understand as `objects`, at once."""
     eval_splits: tuple[str, ...] = ()
     """Objects to evaluate on, by default, after training on one of them; other runs: their own."""
 

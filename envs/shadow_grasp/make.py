@@ -14,7 +14,7 @@ from dexjax.core.safe_io import read_npz
 from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.bank import ObjectBank
 from dexjax.objects.sampler import FailureWeightedSampler, UniformSampler
-from dexjax.objects.select import select_objects
+from dexjax.objects.select import check_objects, select_objects
 from dexjax.rl.ppo import quick, unidexgrasp
 from dexjax.rl.registry import EnvSpec, Preset, TrainConfig
 from dexjax.sim.native import NativeEngine
@@ -126,5 +126,6 @@ spec = EnvSpec(
         ),
     },
     make=make,
+    check_objects=check_objects,
     eval_splits=("builtin:seen", "builtin:unseen", "builtin:unseen_category"),
 )

@@ -10,7 +10,7 @@ from dexjax.core.errors import ConfigError
 from dexjax.objects.build import AssetOptions, build_asset, with_sdf
 from dexjax.objects.scale import scaled
 from dexjax.objects.sdf import query
-from dexjax.objects.select import select_objects
+from dexjax.objects.select import check_objects, select_objects
 
 
 def test_scaled_asset_equals_scaled_mesh():
@@ -47,3 +47,11 @@ def test_selection_by_scale():
 def test_bad_factors(text, word):
     with pytest.raises(ConfigError, match=word):
         select_objects("builtin:seen:box_000" + text)
+
+
+@pytest.mark.parametrize("text", ["builtin:sen", "builtin:seen:mug_9", "nosuchfolder", "{}:cub"])
+def test_unknown_objects_are_found_without_building(text, tmp_path):
+    shapes.box().export(tmp_path / "cube.obj")
+    check_objects(f"builtin:seen@0.5+builtin:seen:mug_000+{tmp_path}:cube+{tmp_path}:graspable")
+    with pytest.raises(ConfigError):
+        check_objects(f"builtin:seen+{text.format(tmp_path)}")
