@@ -140,7 +140,7 @@ def available_memory() -> int | None:
                 known.append(int(line.split()[1]) * 1024)
     elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         known.append(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
     return min(known) if known else None
