@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import filelock
 import jax
 import jax.monitoring
+
+from dexjax.core.folders import user_cache_dir
 
 _LIMIT = 4 * 1024**3  # bytes; the least recently used programs beyond it are deleted
 _PREFIX = "/jax/core/compile/"
@@ -21,9 +22,7 @@ _STAGES = {
 
 def default_cache_dir() -> Path:
     """$XDG_CACHE_HOME/dexjax/xla, else ~/.cache/dexjax/xla; read at each call."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    return root / "dexjax" / "xla"
+    return user_cache_dir("xla")
 
 
 def use_cache(directory: Path | None = None) -> Path | None:

@@ -73,7 +73,7 @@ class ObjectBank:
         if not 1 <= num_points <= fewest:
             raise ConfigError(f"num_points {num_points} must be 1 .. {fewest}")
         if sdf:
-            _check_grids(assets)
+            check_grids(assets)
         need = estimate_bytes(assets, num_points, num_hull_points, sdf)
         free = available_memory() if memory_limit is None else memory_limit
         if free is not None and need > free / 2:
@@ -146,7 +146,8 @@ def available_memory() -> int | None:
     return min(known) if known else None
 
 
-def _check_grids(assets: Sequence[ObjectAsset]) -> None:
+def check_grids(assets: Sequence[ObjectAsset]) -> None:
+    """Raise DataError unless all assets have distance grids, of one size."""
     without = [a.name for a in assets if a.sdf is None]
     if without:
         raise DataError(

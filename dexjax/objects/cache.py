@@ -17,6 +17,7 @@ import numpy as np
 import trimesh
 
 from dexjax.core.errors import DataError
+from dexjax.core.folders import user_cache_dir
 from dexjax.objects.asset import ObjectAsset, OrientedBox, SignedDistanceGrid, StablePoses
 from dexjax.objects.build import AssetOptions, build_asset, with_sdf
 
@@ -32,9 +33,7 @@ class Loaded(NamedTuple):
 
 def default_cache_dir() -> Path:
     """$XDG_CACHE_HOME/dexjax/objects, else ~/.cache/dexjax/objects; read at each call."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    return root / "dexjax" / "objects"
+    return user_cache_dir("objects")
 
 
 def load_or_build(

@@ -57,8 +57,9 @@ def select_objects(
             )  # fmt: skip
             left_out += refused + _refusals(report)
         if names == GRASPABLE:
-            left_out += [(a.name, why) for a in built if (why := why_not_graspable(a))]
-            built = [a for a in built if not why_not_graspable(a)]
+            judged = [(a, why_not_graspable(a)) for a in built]
+            left_out += [(a.name, why) for a, why in judged if why is not None]
+            built = [a for a, why in judged if why is None]
         assets += [scaled(a, f) for a in built for f in factors]
     if not assets:
         reasons = "; ".join(f"{n}: {why}" for n, why in left_out[:3])

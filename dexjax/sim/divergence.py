@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+# Beyond these a state is called diverged: no hand or thrown object moves so fast.
+MAX_SPEED = 1e3  # of any velocity coordinate, m/s or rad/s
+MAX_POSITION = 1e2  # of any position coordinate, m or rad
+
 
 @dataclass
 class DivergenceLog:

@@ -19,16 +19,13 @@ from dexjax.core.errors import ConfigError
 from dexjax.sim import _mjx_layout as layout
 from dexjax.sim.chain import chain, kinematics
 from dexjax.sim.contact import Contacts, find_contacts, hand_shape
-from dexjax.sim.divergence import DivergenceLog
+from dexjax.sim.divergence import MAX_POSITION, MAX_SPEED, DivergenceLog
 from dexjax.sim.mjx_scene import MjxScene
 from dexjax.sim.newton import Problem, contact_force, residuals, solve
-from dexjax.sim.physics import PhysicsConfig
+from dexjax.sim.physics import LINK_DAMPING, PhysicsConfig
 from dexjax.sim.scene import OBJECT_BODY, Scene
 from dexjax.sim.types import Control, SimState
 
-_MAX_SPEED = 1e3  # beyond these a state is called diverged, as in `native`
-_MAX_POSITION = 1e2
-LINK_DAMPING = 100.0  # 1/s, PhysX link damping of the UniDexGrasp hand asset
 SLOTS = (16, 6, 4)  # contacts kept: hand with object, hand with table, object with table
 TOLERANCE = 1e-6  # of the solver: Newton's last step lands far below what it was expected to gain
 _MIN = 1e-15  # mjMINVAL
@@ -163,7 +160,7 @@ class MjxEngine:
             control.wrench,
         )
         finite = jnp.isfinite(warm).all(1)
-        finite &= (jnp.abs(qvel) < _MAX_SPEED).all(1) & (jnp.abs(qpos) < _MAX_POSITION).all(1)
+        finite &= (jnp.abs(qvel) < MAX_SPEED).all(1) & (jnp.abs(qpos) < MAX_POSITION).all(1)
         for x in jax.tree.leaves(out):
             finite &= jnp.isfinite(x).reshape(x.shape[0], -1).all(1)
 
@@ -172,7 +169,7 @@ class MjxEngine:
 
         # A diverged environment rests where the step began, or at the initial position if that was
         # not finite either, until it is reset.
-        sound = (jnp.abs(state.qpos) < _MAX_POSITION).all(1)
+        sound = (jnp.abs(state.qpos) < MAX_POSITION).all(1)
         rest = jnp.where(sound[:, None], state.qpos, jnp.asarray(self.model.qpos0, qpos.dtype))
         qpos, qvel, warm = (
             keep(qpos, rest),

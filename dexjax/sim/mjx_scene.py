@@ -14,10 +14,18 @@ import numpy as np
 from dexjax.core.errors import ConfigError, DataError
 from dexjax.hands import load_hand
 from dexjax.objects.asset import ObjectAsset
-from dexjax.objects.bank import available_memory
+from dexjax.objects.bank import available_memory, check_grids
 from dexjax.objects.convex import simplify_hull
 from dexjax.sim.contact import DistanceTable
-from dexjax.sim.scene import OBJECT_BODY, Scene, SceneConfig, fill_object, hand_spec, make_scene
+from dexjax.sim.scene import (
+    OBJECT_BODY,
+    Scene,
+    SceneConfig,
+    fill_object,
+    hand_spec,
+    make_scene,
+    principal_inertia,
+)
 
 NUM_SUPPORT = 128  # points of the convex hull that may touch the table
 
@@ -66,17 +74,10 @@ def distance_table(
     objects: Sequence[ObjectAsset], memory_limit: int | None = None
 ) -> DistanceTable:
     """Grids of all objects in half precision, one per shape; see `build_mjx_scene`."""
-    without = [a.name for a in objects if a.sdf is None]
-    if without:
-        raise DataError(
-            f"{len(without)} objects have no signed distance grid ({', '.join(without[:3])}); "
-            "engine 'mjx' needs them: build with AssetOptions(sdf=True) or `with_sdf`"
-        )
-    sizes = {a.sdf.values.shape for a in objects}  # type: ignore[union-attr]
-    if len(sizes) > 1:
-        raise DataError(f"distance grids differ in size: {sorted(sizes)}; build all alike")
+    check_grids(objects)
     row, scale, kept = _shared_shapes(objects)
-    cells = int(np.prod(next(iter(sizes))))
+    shape = kept[0].sdf.values.shape  # type: ignore[union-attr]
+    cells = int(np.prod(shape))
     need = len(kept) * 2 * cells
     free = available_memory() if memory_limit is None else memory_limit
     if free is not None and need > free / 2:
@@ -86,7 +87,7 @@ def distance_table(
             "take fewer shapes (sizes of one shape, FOLDER:names@0.8,1,1.2, share a grid) or "
             "coarser grids: a grid of half the resolution takes an eighth"
         )
-    values = np.empty((len(kept), *next(iter(sizes))), np.float16)
+    values = np.empty((len(kept), *shape), np.float16)
     for i, asset in enumerate(kept):
         values[i] = asset.sdf.values  # type: ignore[union-attr]
     return DistanceTable(
@@ -171,10 +172,7 @@ def _inertias(model: mujoco.MjModel, objects: Sequence[ObjectAsset]) -> dict[str
     names = ("body_mass", "body_inertia", "body_iquat", "body_invweight0", "dof_invweight0")
     rows = {n: np.repeat(getattr(model, n)[None], len(objects), axis=0) for n in names}
     for i, asset in enumerate(objects):
-        principal, axes = np.linalg.eigh(asset.inertia)
-        axes[:, 0] *= np.sign(np.linalg.det(axes))
-        quat = np.zeros(4)
-        mujoco.mju_mat2Quat(quat, axes.ravel())
+        principal, quat = principal_inertia(asset)
         weight = np.array([1 / asset.mass, (1 / principal).mean()])
         rows["body_mass"][i, body] = asset.mass
         rows["body_inertia"][i, body] = principal

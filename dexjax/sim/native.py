@@ -20,16 +20,11 @@ import mujoco
 import mujoco.batch
 import numpy as np
 
-from dexjax.sim.divergence import DivergenceLog
-from dexjax.sim.physics import PhysicsConfig
+from dexjax.sim.divergence import MAX_POSITION, MAX_SPEED, DivergenceLog
+from dexjax.sim.physics import LINK_DAMPING, PhysicsConfig
 from dexjax.sim.scene import OBJECT_BODY, Scene
 from dexjax.sim.types import Control, SimState
 
-# Beyond these a state is called diverged: no hand or thrown object moves so fast.
-_MAX_SPEED = 1e3
-_MAX_POSITION = 1e2
-# PhysX link damping of the UniDexGrasp hand asset, 1/s.
-LINK_DAMPING = 100.0
 _FINITE_ROWS = ("qpos", "qvel", "qacc_warmstart")
 
 
@@ -247,8 +242,8 @@ class NativeEngine:
                 alive = self._steps(self.physics.substeps)
             alive &= np.isfinite(self._batch.state).all(1)
             with np.errstate(invalid="ignore"):
-                alive &= (np.abs(self._qvel) < _MAX_SPEED).all(1)
-                alive &= (np.abs(self._qpos) < _MAX_POSITION).all(1)
+                alive &= (np.abs(self._qvel) < MAX_SPEED).all(1)
+                alive &= (np.abs(self._qpos) < MAX_POSITION).all(1)
             if alive.all():
                 out = self._read(alive)
             else:
@@ -285,7 +280,7 @@ class NativeEngine:
         qpos, qvel, ctrl = np.asarray(qpos), np.asarray(qvel), np.asarray(ctrl)
         for i in np.flatnonzero(dead):
             self.divergences.add(object_id=object_id[i], qpos=qpos[i], qvel=qvel[i], ctrl=ctrl[i])
-            sound = (np.abs(qpos[i]) < _MAX_POSITION).all()  # False where NaN
+            sound = (np.abs(qpos[i]) < MAX_POSITION).all()  # False where NaN
             self._qpos[i] = qpos[i] if sound else self.model.qpos0
         self._qvel[dead], self._warmstart[dead] = 0, 0
 

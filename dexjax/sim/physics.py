@@ -16,6 +16,8 @@ _CONES = {
     "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC,
     "pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL,
 }
+# PhysX link damping of the UniDexGrasp hand asset, 1/s.
+LINK_DAMPING = 100.0
 
 
 @dataclass(frozen=True)

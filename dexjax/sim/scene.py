@@ -283,14 +283,20 @@ def _contact_sensors(spec: mujoco.MjSpec, hand: Hand) -> None:
     add("force_table", tree, hand.body_names[0], geom, "table", force)
 
 
-def fill_object(spec: mujoco.MjSpec, asset: ObjectAsset, meshes: list[str], slots: int) -> None:
-    """Give the object body its mass and `slots` mesh geoms; unused slots repeat a mesh and never
-    collide."""
-    body = spec.body(OBJECT_BODY)
+def principal_inertia(asset: ObjectAsset) -> tuple[np.ndarray, np.ndarray]:
+    """Principal moments (3,), ascending, and the quaternion (4,) of their axes, object frame."""
     principal, axes = np.linalg.eigh(asset.inertia)
     axes[:, 0] *= np.sign(np.linalg.det(axes))
     quat = np.zeros(4)
     mujoco.mju_mat2Quat(quat, axes.ravel())
+    return principal, quat
+
+
+def fill_object(spec: mujoco.MjSpec, asset: ObjectAsset, meshes: list[str], slots: int) -> None:
+    """Give the object body its mass and `slots` mesh geoms; unused slots repeat a mesh and never
+    collide."""
+    body = spec.body(OBJECT_BODY)
+    principal, quat = principal_inertia(asset)
     # A body whose inertia frame equals its own is stored in another layout ("simple"), which would
     # differ between objects; a 0.1 mrad turn keeps all alike and changes nothing that matters.
     tilt = np.array([1.0, 5e-5, 5e-5, 5e-5])
