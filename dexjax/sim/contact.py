@@ -17,21 +17,10 @@ from flax import struct
 from dexjax.hands import Hand
 from dexjax.hands.geometry import collision_spheres
 from dexjax.hands.hand import CollisionGeom
+from dexjax.sim.distance import DistanceTable, signed_distance, signed_distance_gradient
 
 CAPSULE_DIP = 0.0005  # m: how far the spheres of a capsule fall short of it between two centres
 BOX_SPACING = 0.012  # m between the spheres of a box
-
-
-@struct.dataclass
-class DistanceTable:
-    """Signed distance grids of N objects; objects of one shape in several sizes share a grid."""
-
-    values: jax.Array  # (G, n, n, n) float16, m
-    origin: jax.Array  # (G, 3) m
-    spacing: jax.Array  # (G, 3) m
-    grid: jax.Array  # (N,) int32 row of each object
-    scale: jax.Array  # (N,) size of the object over that of its grid
-    support: jax.Array  # (G, P, 3) m, corners of the convex hull, padded by repeating the first
 
 
 @struct.dataclass
@@ -96,68 +85,6 @@ def hand_shape(hand: Hand, model_body: Sequence[int]) -> HandShape:
         foot_radius=np.array(foot_radius, np.float32),
         foot_body=np.array(foot_body, np.int32),
     )
-
-
-def signed_distance(table: DistanceTable, object_id: jax.Array, points: jax.Array) -> jax.Array:
-    """Signed distance (P,) at object-frame points (P, 3) of one object, trilinear.
-
-    Outside the grid the value at its border plus the way there, an upper bound.
-    """
-    row, scale = table.grid[object_id], table.scale[object_id]
-    cell, off = _cell(table, row, points / scale)
-    base = jnp.minimum(cell.astype(jnp.int32), table.values.shape[1] - 2)
-    t = cell - base
-    corner = base[:, None] + np.array(list(np.ndindex(2, 2, 2)), np.int32)  # (P, 8, 3)
-    v = table.values[row, corner[..., 0], corner[..., 1], corner[..., 2]].astype(points.dtype)
-    for axis in range(3):
-        v = v.reshape(len(points), 2, -1)
-        v = v[:, 0] + (v[:, 1] - v[:, 0]) * t[:, axis, None]
-    return scale * (v[:, 0] + jnp.linalg.norm(off, axis=-1))
-
-
-def signed_distance_gradient(
-    table: DistanceTable, object_id: jax.Array, points: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Signed distance (P,) and its gradient (P, 3) at object-frame points (P, 3), tricubic.
-
-    Catmull-Rom splines through the nodes: continuous in the gradient too, where that of a trilinear
-    interpolant jumps by 0.1 rad from cell to cell near an edge. Eight times the reads.
-    """
-    row, scale = table.grid[object_id], table.scale[object_id]
-    size = table.values.shape[1]
-    cell, off = _cell(table, row, points / scale)
-    base = jnp.minimum(jax.lax.stop_gradient(cell).astype(jnp.int32), size - 2)
-    weight, slope = _spline(cell - base)  # (P, 3, 4)
-    node = jnp.clip(base[:, :, None] + np.arange(-1, 3, dtype=np.int32), 0, size - 1)
-    x, y, z = node[:, 0, :, None, None], node[:, 1, None, :, None], node[:, 2, None, None, :]
-    v = table.values[row, x, y, z].astype(points.dtype)  # (P, 4, 4, 4)
-    vz, dz = (jnp.einsum("pxyz,pz->pxy", v, w[:, 2]) for w in (weight, slope))
-    vy, dy = (jnp.einsum("pxy,py->px", vz, w[:, 1]) for w in (weight, slope))
-    vzy = jnp.einsum("pxy,py->px", dz, weight[:, 1])
-    value = (vy * weight[:, 0]).sum(-1)
-    gradient = jnp.stack(
-        [(vy * slope[:, 0]).sum(-1), (dy * weight[:, 0]).sum(-1), (vzy * weight[:, 0]).sum(-1)], -1
-    )
-    gradient = jnp.where(off == 0, gradient / table.spacing[row], 0.0)
-    square = (off**2).sum(-1)
-    beyond = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-    gradient = gradient + off / jnp.where(beyond > 0, beyond, 1.0)[:, None]
-    return scale * (value + beyond), gradient
-
-
-def _cell(table: DistanceTable, row: jax.Array, points: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Grid coordinates of points (P, 3) clamped to the grid, and how far outside they were, m."""
-    cell = (points - table.origin[row]) / table.spacing[row]
-    inner = jnp.clip(cell, 0.0, table.values.shape[1] - 1.0)
-    return inner, (cell - inner) * table.spacing[row]
-
-
-def _spline(t: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Catmull-Rom weights (..., 4) of the nodes -1, 0, 1, 2 at t in [0, 1], and their slopes."""
-    t2, t3 = t * t, t * t * t
-    weight = [-t + 2 * t2 - t3, 2 - 5 * t2 + 3 * t3, t + 4 * t2 - 3 * t3, t3 - t2]
-    slope = [-1 + 4 * t - 3 * t2, -10 * t + 9 * t2, 1 + 8 * t - 9 * t2, 3 * t2 - 2 * t]
-    return 0.5 * jnp.stack(weight, -1), 0.5 * jnp.stack(slope, -1)
 
 
 def find_contacts(

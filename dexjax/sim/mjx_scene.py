@@ -16,7 +16,7 @@ from dexjax.hands import load_hand
 from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.bank import available_memory, check_grids
 from dexjax.objects.convex import simplify_hull
-from dexjax.sim.contact import DistanceTable
+from dexjax.sim.distance import DistanceTable, bricks, num_cells
 from dexjax.sim.scene import (
     OBJECT_BODY,
     Scene,
@@ -76,9 +76,8 @@ def distance_table(
     """Grids of all objects in half precision, one per shape; see `build_mjx_scene`."""
     check_grids(objects)
     row, scale, kept = _shared_shapes(objects)
-    shape = kept[0].sdf.values.shape  # type: ignore[union-attr]
-    cells = int(np.prod(shape))
-    need = len(kept) * 2 * cells
+    size = len(kept[0].sdf.values)  # type: ignore[union-attr]
+    need = len(kept) * 2 * num_cells(size)
     free = available_memory() if memory_limit is None else memory_limit
     if free is not None and need > free / 2:
         raise DataError(
@@ -87,9 +86,9 @@ def distance_table(
             "take fewer shapes (sizes of one shape, FOLDER:names@0.8,1,1.2, share a grid) or "
             "coarser grids: a grid of half the resolution takes an eighth"
         )
-    values = np.empty((len(kept), *shape), np.float16)
+    values = np.empty((len(kept), num_cells(size)), np.float16)
     for i, asset in enumerate(kept):
-        values[i] = asset.sdf.values  # type: ignore[union-attr]
+        values[i] = bricks(asset.sdf.values)  # type: ignore[union-attr]
     return DistanceTable(
         values=jnp.asarray(values),
         origin=jnp.asarray([a.sdf.origin for a in kept], jnp.float32),  # type: ignore[union-attr]
@@ -97,6 +96,7 @@ def distance_table(
         grid=jnp.asarray(row, jnp.int32),
         scale=jnp.asarray(scale, jnp.float32),
         support=jnp.asarray(np.stack([_support_points(a) for a in kept]), jnp.float32),
+        size=size,
     )
 
 

@@ -14,7 +14,8 @@ from dexjax.core.errors import DataError
 from dexjax.core.rotations import quat_to_matrix
 from dexjax.objects.builtin import builtin_asset
 from dexjax.objects.scale import scaled
-from dexjax.sim.contact import find_contacts, hand_shape, signed_distance
+from dexjax.sim.contact import find_contacts, hand_shape
+from dexjax.sim.distance import DistanceTable, bricks, num_cells, signed_distance
 from dexjax.sim.mjx_scene import build_mjx_scene, distance_table, table_bytes
 
 OBJECTS = {
@@ -107,6 +108,24 @@ def test_contacts_equal_those_of_mujoco(scene, find, kind):
     assert worst[2] < (3.5e-2 if kind == "box" else 1.2e-2), worst
 
 
+@pytest.mark.parametrize("size", [8, 10])
+def test_bricks_hold_every_node(size):
+    """Also where the grid is no whole number of bricks: trilinear at the nodes is their value."""
+    values = np.random.default_rng(0).normal(size=(2, size, size, size)).astype(np.float16)
+    rows = np.stack([bricks(v) for v in values])
+    assert rows.shape == (2, num_cells(size))
+    ones = jnp.ones((2, 3))
+    table = DistanceTable(
+        values=jnp.asarray(rows), origin=0 * ones, spacing=ones, grid=jnp.arange(2),
+        scale=jnp.ones(2), support=ones[:, None], size=size,
+    )  # fmt: skip
+    nodes = np.array(list(np.ndindex(size, size, size)))
+    found = jax.vmap(lambda i: signed_distance(table, i, jnp.asarray(nodes, jnp.float32)))(
+        jnp.arange(2)
+    )
+    np.testing.assert_allclose(found, values.reshape(2, -1).astype(np.float32), atol=1e-6)
+
+
 def _reach(table, index: int, direction: np.ndarray) -> float:
     """Distance from the object's origin to its surface along a direction."""
     t = np.linspace(0, 0.12, 400)
@@ -118,13 +137,11 @@ def test_a_finger_fits_through_a_mug_handle_and_touches_it(scene, find):
     """Between handle and cup there is room for a finger, inside the convex hull of the object; and
     a finger that moves on meets the handle."""
     table, index = scene.table, 3
-    row = int(table.grid[index])
-    n = table.values.shape[1]
-    axes = [np.asarray(table.origin[row])[i] + np.asarray(table.spacing[row])[i] * np.arange(n)
-            for i in range(3)]  # fmt: skip
+    asset = builtin_asset("mug", 0, sdf=True)
+    grid = asset.sdf
+    axes = [grid.origin[i] + grid.spacing[i] * np.arange(len(grid.values)) for i in range(3)]
     nodes = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    values = np.asarray(table.values[row], np.float32).ravel()
-    asset = builtin_asset("mug", 0)
+    values = grid.values.ravel()
     handle = [i for i, name in enumerate(asset.part_names) if "handle" in name]
     corners = asset.vertices[np.unique(asset.faces[np.isin(asset.face_parts, handle)])]
     inside = Delaunay(corners).find_simplex(nodes) >= 0
