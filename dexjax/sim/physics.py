@@ -38,6 +38,14 @@ class PhysicsConfig:
     """Most line-search iterations; fewer than 20 makes elliptic grasps explode."""
     tolerance: float = 1e-8
     """Solver stopping tolerance."""
+    drive: Literal["joint", "servo"] = "joint"
+    """Where joint damping acts. joint: on the joint, whatever its servo does; servo: as in PhysX
+    inside the servo, whose force limit then holds for spring and damper together. The damper is
+    stronger by stiffness dt / 2, which makes large steps follow the continuous motion."""
+    solref: tuple[float, float] | None = None
+    """Time constant (s) and damping ratio of all contacts; None: MuJoCo's."""
+    solimp: tuple[float, float, float, float, float] | None = None
+    """Impedance of all contacts; None: MuJoCo's."""
 
     @property
     def control_dt(self) -> float:
@@ -55,10 +63,25 @@ class PhysicsConfig:
         opt.iterations = self.iterations
         opt.ls_iterations = self.ls_iterations
         opt.tolerance = self.tolerance
+        if self.drive == "servo":
+            self._damp_in_servos(model)
+        if self.solref is not None:
+            model.geom_solref[:] = self.solref
+        if self.solimp is not None:
+            model.geom_solimp[:] = self.solimp
         # Mid-phase trees differ in size per object and cannot be expanded; autoreset would hide a
         # divergence from the finite flag.
         opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
         opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+
+    def _damp_in_servos(self, model: mujoco.MjModel) -> None:
+        for a in range(model.nu):
+            if model.actuator_trntype[a] != mujoco.mjtTrn.mjTRN_JOINT:
+                continue
+            dof = model.jnt_dofadr[model.actuator_trnid[a, 0]]
+            half_step = 0.5 * self.timestep * model.actuator_gainprm[a, 0]
+            model.actuator_biasprm[a, 2] -= model.dof_damping[dof] + half_step
+            model.dof_damping[dof] = 0
 
 
 REFERENCE = PhysicsConfig()

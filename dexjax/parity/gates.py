@@ -1,0 +1,148 @@
+"""Gates: what is compared with the reference, how far it may be off, and why that far.
+
+Every limit comes from a length that matters to a grasp or from how much PhysX differs from itself
+(PGS against TGS, halved step); the rows of the reference against itself in the report show that
+floor again for the data at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from dexjax.parity.probe import Probe, Recording
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One figure of a gate and its bound."""
+
+    figure: str
+    bound: float
+    unit: str
+    why: str
+    least: bool = False
+    """The figure must be at least `bound` instead of at most."""
+
+    def holds(self, value: float) -> bool:
+        """Whether the figure passes; NaN never does."""
+        return bool(value >= self.bound if self.least else value <= self.bound)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A comparison of recordings of one kind of probe with the reference's."""
+
+    name: str
+    title: str
+    probes: tuple[str, ...]
+    measure: Callable[[list[Probe], list[Recording], list[Recording]], dict[str, float]]
+    limits: tuple[Limit, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate measured of one simulator."""
+
+    gate: str
+    figures: dict[str, float]
+    passed: dict[str, bool]  # of the figures with a limit
+
+    @property
+    def ok(self) -> bool:
+        return all(self.passed.values())
+
+
+def judge(
+    gate: Gate,
+    probes: Mapping[str, Probe],
+    reference: Mapping[str, Recording],
+    tested: Mapping[str, Recording],
+) -> Verdict:
+    """The verdict of one gate on one simulator's recordings, by probe name."""
+    names = gate.probes
+    figures = gate.measure(
+        [probes[n] for n in names], [reference[n] for n in names], [tested[n] for n in names]
+    )
+    figures["diverged"] = float(sum((tested[n]["finite"] < 1).any(0).sum() for n in names))
+    passed = {limit.figure: limit.holds(figures[limit.figure]) for limit in gate.limits}
+    passed["diverged"] = figures["diverged"] == 0
+    return Verdict(gate.name, figures, passed)
+
+
+def _static(
+    probes: list[Probe], reference: list[Recording], tested: list[Recording]
+) -> dict[str, float]:
+    pairs = list(zip(reference, tested, strict=True))
+    distance = [np.linalg.norm(a["body_pos"][0] - b["body_pos"][0], axis=-1) for a, b in pairs]
+    angles = [_angle(a["body_quat"][0], b["body_quat"][0]) for a, b in pairs]
+    return {
+        "position": max(float(d.max()) for d in distance),
+        "angle": max(float(a.max()) for a in angles),
+    }
+
+
+def _joint_steps(
+    probes: list[Probe], reference: list[Recording], tested: list[Recording]
+) -> dict[str, float]:
+    parts = [_one_joint_steps(*part) for part in zip(probes, reference, tested, strict=True)]
+    return {k: max(p[k] for p in parts) for k in parts[0]}
+
+
+def _one_joint_steps(probe: Probe, reference: Recording, tested: Recording) -> dict[str, float]:
+    """RMSE of the joint that steps (mean, max) and of all others, and the offset at the end."""
+    difference = joint_errors(probe, reference, tested)
+    error = 1000 * np.sqrt((difference[1:] ** 2).mean(0))  # (B, joints) mrad
+    joint = probe.info["joint"]
+    rows = np.arange(len(joint))
+    own = error[rows, joint].copy()
+    error[rows, joint] = 0
+    return {
+        "mean": float(own.mean()),
+        "max": float(own.max()),
+        "others": float(error.max()),
+        "steady": float(1000 * np.abs(difference[-1]).max()),
+    }
+
+
+def joint_errors(probe: Probe, reference: Recording, tested: Recording) -> np.ndarray:
+    """(T + 1, B, joints) difference of the finger joints, rad."""
+    at = probe.scene.finger_qpos
+    return np.asarray(tested["qpos"][..., at] - reference["qpos"][..., at])
+
+
+def _angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Angle between rotations (..., 4) in rad; from the difference, exact for small angles."""
+    a, b = (q.astype(np.float64) for q in (a, b))
+    chord = np.minimum(np.linalg.norm(a - b, axis=-1), np.linalg.norm(a + b, axis=-1))
+    return 4 * np.arcsin(np.minimum(chord / 2, 1))
+
+
+GATES = (
+    Gate(
+        "G0",
+        "static kinematics",
+        ("P0_servo", "P0_wrench"),
+        _static,
+        (
+            Limit("position", 1e-5, "m", "float32 at 1 m is 1e-7; a wrong frame is off by mm"),
+            Limit("angle", 1e-4, "rad", "1e-4 rad on a 0.1 m finger is the 1e-5 m of the position"),
+        ),
+    ),
+    Gate(
+        "G1",
+        "joint steps",
+        ("P1_soft", "P1_stiff"),
+        _joint_steps,
+        (
+            Limit("mean", 5.0, "mrad", "between PhysX at half its step (3) and with PGS (8)"),
+            Limit(
+                "max", 10.0, "mrad",
+                "10 mrad on a 0.1 m finger is 1 mm, half of the contact offset of 2 mm",
+            ),
+            Limit("steady", 1.0, "mrad", "a constant offset is a wrong model, not integration"),
+        ),
+    ),
+)  # fmt: skip
