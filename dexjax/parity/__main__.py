@@ -24,6 +24,39 @@ def trace_info(file: tyro.conf.Positional[Path]) -> int:
     return 0
 
 
+@app.command(name="tables")
+def tables(
+    runs: tyro.conf.Positional[tuple[Path, ...]] = (),
+    only: tuple[str, ...] = (),
+    split: tuple[str, ...] = (),
+    beside: str | None = None,
+    margin: float = 5.0,
+    out: Path | None = None,
+) -> int:
+    """Print the papers' tables beside evaluated runs; with two runs also paired equivalence.
+
+    Args:
+        runs: Run folders of dexjax.train that were evaluated, or evaluation JSON files.
+        only: Ids of the tables to print; all by default.
+        split: OURS=THEIRS: beside which of the papers' splits one of ours is put.
+        beside: Method to compare with; the paper's own by default.
+        margin: Success rates closer than this count as the same, percentage points.
+        out: Write OUT.md and OUT.json too.
+    """
+    from dexjax.core.runs import write_json
+    from dexjax.parity.tables import parse_splits, report
+
+    text, plain = report(
+        runs, only=only, splits=parse_splits(split), beside=beside, margin=margin / 100
+    )
+    print(text)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".md").write_text(text + "\n")
+        write_json(out.with_suffix(".json"), plain)
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry; returns the exit code (2: unusable input)."""
     try:
