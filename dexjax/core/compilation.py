@@ -1,17 +1,22 @@
-"""Compiled programs on disk, and how long tracing and compiling took."""
+"""Compiled programs: large arrays kept out of them, kept on disk, and how long compiling took."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import filelock
 import jax
 import jax.monitoring
+import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.sharding import Sharding
 
 from dexjax.core.folders import user_cache_dir
 
 _LIMIT = 4 * 1024**3  # bytes; the least recently used programs beyond it are deleted
+_LARGE = 2**16  # bytes of an array that is passed to a program rather than written into it
 _PREFIX = "/jax/core/compile/"
 _STAGES = {
     f"{_PREFIX}jaxpr_trace_duration": "trace",
@@ -23,6 +28,41 @@ _STAGES = {
 def default_cache_dir() -> Path:
     """$XDG_CACHE_HOME/dexjax/xla, else ~/.cache/dexjax/xla; read at each call."""
     return user_cache_dir("xla")
+
+
+def jit_with_large(
+    fn: Callable[..., Any], *examples: Any, place: Sharding | None = None, **options: Any
+) -> Callable[..., Any]:
+    """`jax.jit(fn, **options)` for arguments like `examples` (arrays or their shapes).
+
+    `jit` writes arrays that `fn` closes over into the program, where the distance grids of 3,200
+    objects (1.6 GB) would be copied at each stage of compiling, and no program may pass 2 GB. Here
+    the large ones become arguments; place: where they are put, the same on every process. Arrays
+    that an inner `jit` closes over stay in the program.
+    """
+    closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*examples)
+    tree = jax.tree.structure(shapes)
+    large, constants = [], list(closed.consts)
+    for i, x in enumerate(constants):
+        if not isinstance(x, jax.Array) or jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            continue
+        if x.nbytes >= _LARGE:
+            large.append(i)
+        if place is not None:  # an array that is tied to one device would not fit to the others
+            constants[i] = np.asarray(x)
+    passed = [constants[i] if place is None else jax.device_put(constants[i], place) for i in large]
+    for i in large:
+        constants[i] = None
+
+    def run(passed: list[Any], *args: Any) -> Any:
+        everything = list(constants)
+        for i, x in zip(large, passed, strict=True):
+            everything[i] = x
+        flat = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, everything))(*jax.tree.leaves(args))
+        return jax.tree.unflatten(tree, flat)
+
+    compiled = jax.jit(run, **options)
+    return lambda *args: compiled(passed, *args)
 
 
 def use_cache(directory: Path | None = None) -> Path | None:

@@ -7,6 +7,8 @@ the communication. Several seeds are a leading axis of the whole training state 
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dexjax.core.compilation import jit_with_large
 from dexjax.core.errors import ConfigError
 from dexjax.rl import ppo
 from dexjax.rl.env import Env
@@ -83,6 +86,10 @@ def uses_host_callbacks(env: Env) -> bool:
     return _has_callback(jax.make_jaxpr(env.reset)(jax.random.key(0)).jaxpr)
 
 
+# What an inner `jit` closes over would stay in the program; see `jit_with_large`.
+_init, _update = ppo.init.__wrapped__, ppo.update.__wrapped__
+
+
 class Program:
     """`ppo.init` and `ppo.update` of one environment for `num_seeds` seeds on a mesh.
 
@@ -94,17 +101,9 @@ class Program:
         self, env: Env, cfg: ppo.PPOConfig, seed: int, num_seeds: int = 1, mesh: Mesh | None = None
     ) -> None:
         self.env, self.cfg, self.seed, self.num_seeds, self.mesh = env, cfg, seed, num_seeds, mesh
-        self._plain = mesh is None and num_seeds == 1
-        if not self._plain:
-            shardings = self._shardings()
-            replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-            self._jit_init = jax.jit(self._init, out_shardings=shardings)
-            self._jit_update = jax.jit(self._update, out_shardings=(shardings, replicated))
 
     def init(self) -> ppo.TrainState:
         """The state that a run begins with."""
-        if self._plain:
-            return ppo.init(jax.random.key(self.seed), self.env, self.cfg)
         with self._on_mesh():
             return self._jit_init()
 
@@ -112,31 +111,44 @@ class Program:
         self, state: ppo.TrainState, progress: float
     ) -> tuple[ppo.TrainState, dict[str, jax.Array]]:
         """One iteration of every seed; metrics are () or (num_seeds,)."""
-        if self._plain:
-            return ppo.update(self.env, self.cfg, state, jnp.float32(progress))
         with self._on_mesh():
             return self._jit_update(state, np.float32(progress))
 
     def like(self) -> ppo.TrainState:
         """Shapes, types and places of the state's arrays."""
-        shapes = jax.eval_shape(self.init if self._plain else self._init)
         if self.mesh is None:
-            return shapes
+            return self._shapes
         return jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            shapes,
+            self._shapes,
             self._shardings(),
         )
 
+    @functools.cached_property
+    def _shapes(self) -> ppo.TrainState:
+        return jax.eval_shape(self._init)
+
+    @functools.cached_property
+    def _jit_init(self) -> Callable[..., Any]:
+        place = self._replicated()
+        return jit_with_large(self._init, place=place, out_shardings=self._shardings())
+
+    @functools.cached_property
+    def _jit_update(self) -> Callable[..., Any]:
+        place = self._replicated()
+        progress = jax.ShapeDtypeStruct((), np.float32)
+        out = (self._shardings(), place)
+        return jit_with_large(self._update, self._shapes, progress, place=place, out_shardings=out)
+
     def _init(self) -> ppo.TrainState:
         if self.num_seeds == 1:
-            return ppo.init(jax.random.key(self.seed), self.env, self.cfg)
+            return _init(jax.random.key(self.seed), self.env, self.cfg)
         seeds = self.seed + jnp.arange(self.num_seeds)
-        return jax.vmap(lambda s: ppo.init(jax.random.key(s), self.env, self.cfg))(seeds)
+        return jax.vmap(lambda s: _init(jax.random.key(s), self.env, self.cfg))(seeds)
 
     def _update(self, state: ppo.TrainState, progress: jax.Array) -> Any:
         def one(state: ppo.TrainState) -> Any:
-            return ppo.update(self.env, self.cfg, state, progress)
+            return _update(self.env, self.cfg, state, progress)
 
         return one(state) if self.num_seeds == 1 else jax.vmap(one)(state)
 
@@ -144,17 +156,19 @@ class Program:
         """Environment axes over the mesh, the rest on every device; None without a mesh."""
         if self.mesh is None:
             return None
-        mesh, axis = self.mesh, int(self.num_seeds > 1)
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        spread = NamedSharding(mesh, PartitionSpec(*[None] * axis, ppo.ENV_AXIS))
+        axis = int(self.num_seeds > 1)
+        everywhere = self._replicated()
+        spread = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, ppo.ENV_AXIS))
 
-        def place(x: jax.ShapeDtypeStruct) -> NamedSharding:
+        def place(x: jax.ShapeDtypeStruct) -> NamedSharding | None:
             per_env = x.ndim > axis and x.shape[axis] == self.env.num_envs
             return spread if per_env else everywhere
 
-        shapes = jax.eval_shape(self._init)
-        state = jax.tree.map(lambda _: everywhere, shapes)
-        return state.replace(env_state=jax.tree.map(place, shapes.env_state))
+        state = jax.tree.map(lambda _: everywhere, self._shapes)
+        return state.replace(env_state=jax.tree.map(place, self._shapes.env_state))
+
+    def _replicated(self) -> NamedSharding | None:
+        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
 
     def _on_mesh(self) -> Any:
         return jax.set_mesh(self.mesh) if self.mesh is not None else contextlib.nullcontext()

@@ -64,12 +64,17 @@ class Rows:
 
 def put_model(model: mujoco.MjModel) -> mjx.Model:
     """The MJX model of a scene without contact pairs, in dense matrices."""
-    return mjx.put_model(model, impl="jax")
+    return mjx.put_model(model, device=_device(), impl="jax")
 
 
 def make_data(model: mjx.Model) -> mjx.Data:
     """Empty data of one simulation."""
-    return mjx.make_data(model, impl="jax")
+    return mjx.make_data(model, device=_device(), impl="jax")
+
+
+def _device() -> jax.Device:
+    """One of this process; MJX's own default is the first of all, which may be another's."""
+    return jax.local_devices()[0]
 
 
 def position_stage(model: mjx.Model, data: mjx.Data, poses: dict[str, jax.Array]) -> mjx.Data:

@@ -1,8 +1,12 @@
-"""Run with eight forced CPU devices: the same updates on one device and on all, as JSON."""
+"""Run with eight forced CPU devices: the same updates on one device and on all, as JSON.
+
+python eight_devices.py [toy | mjx]
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -11,17 +15,28 @@ from toy_env import PointMassEnv
 from dexjax.rl import devices, ppo
 
 
-def main() -> None:
-    env = PointMassEnv(num_envs=32)
+def main(which: str = "toy") -> None:
+    if which == "mjx":
+        from envs.shadow_grasp.config import ShadowGraspConfig
+        from envs.shadow_grasp.make import make
+
+        env = make(ShadowGraspConfig(), num_envs=32, engine="mjx", objects="builtin:seen")
+    else:
+        env = PointMassEnv(num_envs=32)
+    length, updates = (8, 3) if which == "toy" else (8, 1)
     cfg = ppo.PPOConfig(
-        actor_hidden=(16,), critic_hidden=(16,), rollout_length=8, epochs=2, minibatches=2
+        actor_hidden=(16,),
+        critic_hidden=(16,),
+        rollout_length=length,
+        epochs=2,
+        minibatches=2,
     )
     mesh = devices.device_mesh(env, None)
     assert mesh is not None and mesh.size == jax.device_count() == 8
     states = []
     for program in (devices.Program(env, cfg, 3), devices.Program(env, cfg, 3, mesh=mesh)):
         state = program.init()
-        for i in range(3):
+        for i in range(updates):
             state, metrics = program.update(state, 0.1 * i)
         states.append((state, metrics))
     one, eight = states
@@ -37,6 +52,12 @@ def main() -> None:
         json.dumps(
             {
                 "difference": max(jax.tree.leaves(jax.tree.map(difference, one, eight))),
+                "sim": jax.tree.map(
+                    difference, vars(one[0].env_state.sim), vars(eight[0].env_state.sim)
+                ),
+                "params": max(
+                    jax.tree.leaves(jax.tree.map(difference, one[0].params, eight[0].params))
+                ),
                 "arrays": len(jax.tree.leaves(one)),
                 "obs_devices": len({s.device for s in obs.addressable_shards}),
                 "obs_rows": [s.data.shape[0] for s in obs.addressable_shards],
@@ -49,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -68,6 +68,22 @@ def test_eight_devices_equal_one():
     assert found["params_replicated"]
 
 
+@pytest.mark.slow
+def test_eight_devices_equal_one_on_mjx():
+    """The same with shadow_grasp on the `mjx` engine: parameters and the state of the world."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "eight_devices.py"), "mjx"],
+        env=environment(XLA_FLAGS="--xla_force_host_platform_device_count=8"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    worst = max(found["params"], found["sim"]["qpos"], found["sim"]["qvel"])
+    assert worst < 1e-5, found
+    assert found["obs_devices"] == 8 and found["params_replicated"]
+
+
 def test_seeds_equal_single_runs():
     """Seed i of a run with three is the run with that seed, up to batched products' rounding."""
     env = PointMassEnv(num_envs=16)
