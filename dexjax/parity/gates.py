@@ -107,6 +107,70 @@ def _one_joint_steps(probe: Probe, reference: Recording, tested: Recording) -> d
     }
 
 
+def _tendon(
+    probes: list[Probe], reference: list[Recording], tested: list[Recording]
+) -> dict[str, float]:
+    difference = joint_errors(probes[0], reference[0], tested[0])
+    joint = probes[0].info["joint"]
+    error = 1000 * np.sqrt((difference[1:] ** 2).mean(0))
+    follower = error[np.arange(len(joint)), joint]
+    return {
+        "follower": float(np.sqrt((follower**2).mean())),
+        "follower max": float(follower.max()),
+        "all joints": float(np.sqrt((error**2).mean())),
+        "steady": float(1000 * np.abs(difference[-1]).max()),
+    }
+
+
+def _base(
+    probes: list[Probe], reference: list[Recording], tested: list[Recording]
+) -> dict[str, float]:
+    """Errors of the palm over its travel; mm and mrad, each over the allowed 1 % of the way."""
+    a, b = reference[0], tested[0]
+    palm = probes[0].scene.body_names.index("palm")
+    position = [r["body_pos"][:, :, palm].astype(np.float64) for r in (a, b)]
+    way = 1000 * np.linalg.norm(position[0] - position[0][0], axis=-1)
+    error = 1000 * np.linalg.norm(position[0] - position[1], axis=-1)
+    quat = [r["body_quat"][:, :, palm] for r in (a, b)]
+    turn = 1000 * _angle(quat[0], np.broadcast_to(quat[0][:1], quat[0].shape))
+    angle = 1000 * _angle(*quat)
+    return {
+        "position": float(np.sqrt((error**2).mean(0)).max()),
+        "position / allowed": float((error / np.maximum(0.1, 0.01 * way.max(0))).max()),
+        "angle": float(np.sqrt((angle**2).mean(0)).max()),
+        "angle / allowed": float((angle / np.maximum(1.0, 0.01 * turn.max(0))).max()),
+    }
+
+
+def _drops(
+    probes: list[Probe], reference: list[Recording], tested: list[Recording]
+) -> dict[str, float]:
+    end = [1000 * r["body_pos"][-1, :, -1].astype(np.float64) for r in (reference[0], tested[0])]
+    lowest = 1000 * (tested[0]["body_pos"][:, :, -1, 2].min(0) - probes[0].info["rest"])
+    turned = np.rad2deg(_angle(*(r["body_quat"][-1, :, -1] for r in (reference[0], tested[0]))))
+    return {
+        "rest height": float(np.abs(end[0] - end[1])[:, 2].max()),
+        "rest place": float(np.linalg.norm((end[0] - end[1])[:, :2], axis=1).max()),
+        "rest turn": float(turned.max()),
+        "impact depth": float(max(0.0, -lowest.min())),
+    }
+
+
+def _slopes(
+    probes: list[Probe], reference: list[Recording], tested: list[Recording]
+) -> dict[str, float]:
+    x = [1000 * r["body_pos"][:, :, -1, 0].astype(np.float64) for r in (reference[0], tested[0])]
+    slides = probes[0].info["slides"] > 0
+    way = [p[-1] - p[0] for p in x]
+    half = len(x[1]) // 2
+    creep = (x[1][-1] - x[1][half]) / ((len(x[1]) - 1 - half) / 60)
+    return {
+        "slide": float(100 * np.abs(way[1] / way[0] - 1)[slides].max()),
+        "creep": float(np.abs(creep)[~slides].max()),
+        "held way": float(np.abs(way[1])[~slides].max()),
+    }
+
+
 def joint_errors(probe: Probe, reference: Recording, tested: Recording) -> np.ndarray:
     """(T + 1, B, joints) difference of the finger joints, rad."""
     at = probe.scene.finger_qpos
@@ -143,6 +207,49 @@ GATES = (
                 "10 mrad on a 0.1 m finger is 1 mm, half of the contact offset of 2 mm",
             ),
             Limit("steady", 1.0, "mrad", "a constant offset is a wrong model, not integration"),
+        ),
+    ),
+    Gate(
+        "G2",
+        "tendon J1-J0",
+        ("P2",),
+        _tendon,
+        (
+            Limit(
+                "follower", 20.0, "mrad",
+                "between PhysX at half its step (15) and with PGS (26); a wrong law: 303",
+            ),
+            Limit("steady", 2.0, "mrad", "where the finger stands in the end; 0.2 mm at its tip"),
+        ),
+    ),
+    Gate(
+        "G3",
+        "base wrench",
+        ("P3",),
+        _base,
+        (
+            Limit("position / allowed", 1.0, "", "0.1 mm or 1 % of the way; a wrong law: 46 mm"),
+            Limit("angle / allowed", 1.0, "", "1 mrad (0.1 mm at a fingertip) or 1 % of the turn"),
+        ),
+    ),
+    Gate(
+        "G4",
+        "flat drop",
+        ("P4",),
+        _drops,
+        (
+            Limit("rest height", 0.2, "mm", "a tenth of the contact offset"),
+            Limit("rest place", 2.0, "mm", "PhysX at half its step differs by up to 1.5"),
+        ),
+    ),
+    Gate(
+        "G5",
+        "slope",
+        ("P5",),
+        _slopes,
+        (
+            Limit("slide", 3.0, "%", "way of 1 s, 8 deg or more beyond the friction angle"),
+            Limit("creep", 1.0, "mm/s", "PhysX creeps by 0.2; a lift and hold takes 2 s"),
         ),
     ),
 )  # fmt: skip

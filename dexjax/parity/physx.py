@@ -17,11 +17,10 @@ import numpy as np
 
 from dexjax.core.errors import ConfigError
 from dexjax.parity.probe import RECORDED, Probe, Recording
+from dexjax.sim.followers import DAMPING, STIFFNESS
 from dexjax.sim.physics import LINK_DAMPING
 from dexjax.sim.scene import OBJECT_BODY, Scene
 
-# Limit spring of the J1-J0 tendons in UniDexGrasp's task file, in units of the tendon's length.
-TENDON_STIFFNESS, TENDON_DAMPING = 30.0, 0.1
 # Links between the joints of one body carry no mass in MuJoCo; PhysX needs some.
 _LINK_MASS, _LINK_INERTIA = 1e-5, 1e-8
 
@@ -333,10 +332,10 @@ class _World:
                 chain,
                 [0.0, *coefficients],
                 [0.0, *(1 / c if inverse else c for c in coefficients)],
-                damping=TENDON_DAMPING,
+                damping=DAMPING,
                 low=float(model.tendon_range[t, 0]),
                 high=float(model.tendon_range[t, 1]),
-                limit_stiffness=TENDON_STIFFNESS,
+                limit_stiffness=STIFFNESS,
             )
 
     # --- running ----------------------------------------------------------------------------

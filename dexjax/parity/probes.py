@@ -11,18 +11,21 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
+import mujoco
 import numpy as np
 import trimesh
 
 from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.build import AssetOptions, build_asset
+from dexjax.objects.builtin import builtin_asset
 from dexjax.parity.probe import EARTH, Probe
-from dexjax.sim.scene import SceneConfig, build_scene
+from dexjax.sim.scene import SceneConfig, build_scene, coupled_joints
 
 Half = Literal["calibration", "gate"]
 _SEED = {"calibration": 1000, "gate": 2000}
 FORCE, TORQUE = 833.3, 1.667  # N, N m: one unit of UniDexGrasp action
 PALM_DOWN = (np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0)
+_AWAY = SceneConfig()
 _FAR = (2.0, 0.0)  # where the object waits in probes of the hand alone, m
 
 
@@ -80,6 +83,112 @@ def joint_steps(half: Half, kind: Literal["soft", "stiff"]) -> Probe:
     _set_targets(probe, target)
     names = [f"{scene.hand.joint_names[j]} {s:.0%}" for j, s in zip(joint, share, strict=True)]
     return _finished(probe, names, joint=joint)
+
+
+def tendon_steps(half: Half) -> Probe:
+    """P2: the middle joint (J1) of one finger steps, the distal joint (J0) follows by its tendon.
+
+    UniDexGrasp's gains, base held, 1 s. `info`: joint, the follower's index.
+    """
+    config = SceneConfig(coupling="tendon", finger_kp=1.0)
+    rng = np.random.default_rng(_SEED[half] + 2)
+    probe = hold(config, [probe_box()], 8, frames=60, name="P2")
+    scene = probe.scene
+    pairs = [(f, lead) for f, lead in coupled_joints(scene.hand)] * 2
+    lead, follow = (np.array([scene.hand.joint_names.index(p[k]) for p in pairs]) for k in (1, 0))
+    start = np.zeros((8, 22))
+    share = np.repeat([0.5, 1.0], 4)
+    if half == "calibration":
+        share = rng.uniform(0.2, 1.0, 8)
+        both = rng.uniform(0.0, 0.5, 8)
+        start[np.arange(8), lead], start[np.arange(8), follow] = both, both
+    target = start.copy()
+    target[np.arange(8), lead] += share * (np.asarray(scene.hand.upper)[lead] - start[0, lead])
+    probe.qpos[:, scene.finger_qpos] = start
+    _set_targets(probe, target)
+    labels = [f"{p[1]} {s:.0%}" for p, s in zip(pairs, share, strict=True)]
+    return _finished(probe, labels, joint=follow)
+
+
+def base_wrench(half: Half) -> Probe:
+    """P3: force or torque on the palm of the free hand for 0.5 s, then none for 0.5 s.
+
+    Gate: along and about each axis, a tenth and all of a unit of action. Calibration: random.
+    `info`: turning, 1 for torques.
+    """
+    config = SceneConfig(base="wrench", coupling="tendon", finger_kp=1.0)
+    rng = np.random.default_rng(_SEED[half] + 3)
+    probe = hold(config, [probe_box()], 12, frames=60, name="P3")
+    scale = np.repeat([FORCE, TORQUE], 3)
+    unit = np.concatenate([0.1 * np.eye(6), np.eye(6)])
+    if half == "calibration":
+        unit = np.where(np.arange(12)[:, None] % 2, rng.uniform(-1, 1, (12, 6)), 0)
+        unit[::2, 3:] = rng.uniform(-1, 1, (6, 3))
+    probe.wrench[:30] = unit * scale
+    names = ("x", "y", "z", "roll", "pitch", "yaw")
+    labels = [f"{names[i % 6]} {'10 %' if i < 6 else '100 %'}" for i in range(12)]
+    return _finished(probe, labels, turning=(np.abs(unit[:, 3:]).sum(1) > 0).astype(float))
+
+
+def flat_drops(half: Half) -> Probe:
+    """P4: objects fall 0.1 m onto the table, lying as they will rest, 2 s.
+
+    Built-in objects of other instances and yaw in the two halves. `info`: rest, expected height.
+    """
+    categories = ("box", "can", "mug", "hammer", "pan", "drill", "cup", "spray_bottle")
+    instance = 2 if half == "gate" else 5
+    assets = [builtin_asset(c, instance, sdf=False) for c in categories]
+    probe = hold(_AWAY, assets, len(assets), frames=120, name="P4")
+    rng = np.random.default_rng(_SEED[half] + 4)
+    park_hand(probe)
+    at = probe.scene.object_qpos
+    for i, asset in enumerate(assets):
+        best = int(np.argmax(asset.stable_poses.probability))
+        yaw = rng.uniform(-np.pi, np.pi)
+        turn = np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
+        probe.qpos[i, at + 3 : at + 7] = _product(turn, asset.stable_poses.quat[best])
+        probe.qpos[i, at : at + 3] = 0, 0, asset.stable_poses.height[best] + 0.1
+    return _finished(probe, categories, rest=probe.qpos[:, at + 2] - 0.1)
+
+
+def slopes(half: Half) -> Probe:
+    """P5: a box on a table whose gravity is tilted, 1 s.
+
+    `info`: angle (deg), friction, slides (1: at least 8 deg beyond the friction angle, 0: at least
+    1.5 deg within).
+    """
+    cases = {
+        "gate": [(15, 0.5), (20, 0.5), (25, 0.5), (35, 0.5), (45, 0.5), (35, 0.2), (42, 1.0)],
+        "calibration": [
+            (10, 0.3),
+            (15, 0.3),
+            (28, 0.3),
+            (25, 0.6),
+            (29, 0.6),
+            (45, 0.6),
+            (36, 0.8),
+        ],
+    }[half]
+    probe = hold(_AWAY, [probe_box()], len(cases), frames=60, name="P5")
+    park_hand(probe)
+    angle, friction = np.array(cases, float).T
+    at = probe.scene.object_qpos
+    probe.qpos[:, at : at + 2] = 0
+    probe.object_params[:, 1] = friction
+    tilt = np.deg2rad(angle)
+    probe.gravity[:] = -EARTH[2] * np.stack([np.sin(tilt), 0 * tilt, -np.cos(tilt)], 1)
+    beyond = angle - np.rad2deg(np.arctan(friction))
+    assert ((beyond >= 8) | (beyond <= -1.5)).all()
+    labels = [f"{a:g} deg, friction {m:g}" for a, m in cases]
+    return _finished(
+        probe, labels, angle=angle, friction=friction, slides=(beyond > 0).astype(float)
+    )
+
+
+def park_hand(probe: Probe) -> None:
+    """Hold the servo hand 1.5 m above the table and 2 m aside, in place."""
+    probe.qpos[:, 0], probe.qpos[:, 2] = -2.0, probe.config.table_height + 1.5
+    _set_targets(probe, probe.qpos[:, probe.scene.finger_qpos])
 
 
 def hold(
@@ -141,3 +250,9 @@ def targets(probe: Probe, fingers: np.ndarray, base: np.ndarray) -> np.ndarray:
 
 def _finished(probe: Probe, labels: Sequence[str], **info: np.ndarray) -> Probe:
     return replace(probe, labels=tuple(labels), info=info)
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    out = np.zeros(4)
+    mujoco.mju_mulQuat(out, a, b)
+    return out

@@ -20,9 +20,10 @@ from dexjax.sim import _mjx_layout as layout
 from dexjax.sim.chain import chain, kinematics
 from dexjax.sim.contact import Contacts, find_contacts, hand_shape
 from dexjax.sim.divergence import MAX_POSITION, MAX_SPEED, DivergenceLog
+from dexjax.sim.followers import followers
 from dexjax.sim.mjx_scene import MjxScene
 from dexjax.sim.newton import Problem, contact_force, residuals, solve
-from dexjax.sim.physics import LINK_DAMPING, PhysicsConfig
+from dexjax.sim.physics import PhysicsConfig
 from dexjax.sim.scene import OBJECT_BODY, Scene
 from dexjax.sim.types import Control, SimState
 
@@ -112,6 +113,9 @@ class MjxEngine:
         hand_dof[scene.object_qvel : scene.object_qvel + 6] = False
         self._hand_dof = hand_dof
         self._wrench_base = scene.config.base == "wrench"
+        if self._wrench_base:
+            self._drag = physics.link_drag()
+        self._followers = followers(model) if physics.tendon == "physx" and model.ntendon else None
 
     # --- contract ---------------------------------------------------------------------------
 
@@ -273,17 +277,18 @@ class MjxEngine:
         """All substeps of one environment; forces are those of the last one."""
         model = self._mjx.replace(**vars(row))
 
-        def substep(carry, _):
+        def substep(carry, k):
             data = self._data.replace(
                 qpos=carry[0], qvel=carry[1], qacc_warmstart=carry[2], ctrl=ctrl
             )
-            data, out = self._substep(model, data, object_id, friction, wrench)
+            data, out = self._substep(model, data, object_id, friction, wrench, k)
             return (data.qpos, data.qvel, data.qacc_warmstart), out
 
-        state, out = jax.lax.scan(substep, (qpos, qvel, warm), length=self.physics.substeps)
+        steps = jnp.arange(self.physics.substeps)
+        state, out = jax.lax.scan(substep, (qpos, qvel, warm), steps)
         return *state, jax.tree.map(lambda x: x[-1], out)
 
-    def _substep(self, model, data, object_id, friction, wrench):
+    def _substep(self, model, data, object_id, friction, wrench, k):
         poses = self._kinematics(model.body_iquat, data.qpos)
         data = layout.position_stage(model, data, poses)
         contacts, dropped = find_contacts(
@@ -298,7 +303,12 @@ class MjxEngine:
         )
         rows = layout.joint_rows(model, data)
         if self._wrench_base:
-            data = data.replace(qfrc_applied=self._damped_wrench(data, wrench))
+            pushed = self._damped_wrench(data, wrench) * (k % self._drag.every == 0)
+            data = data.replace(qfrc_applied=pushed)
+        if self._followers:
+            torque = self._followers.force(data.qpos, data.qvel)
+            applied = data.qfrc_applied.at[self._followers.dof[:, 0]].add(torque)
+            data = data.replace(qfrc_applied=applied)
         data = layout.velocity_stage(model, data)
         problem, frame = self._problem(model, data, rows, contacts, friction)
         start = jnp.where(
@@ -395,15 +405,14 @@ class MjxEngine:
     def _damped_wrench(self, data, wrench: jax.Array) -> jax.Array:
         """(nv,) drag of PhysX link damping c on every link, -c m v, and the palm's wrench times
         1 - c dt, as in `native`. The drag of all links is -c (M - armature) qvel."""
-        c = min(LINK_DAMPING, 1 / self.physics.timestep)
         mass = layout.mass_matrix(data) - jnp.diag(
             jnp.asarray(self.model.dof_armature, jnp.float32)
         )
-        drag = -c * (mass @ data.qvel) * self._hand_dof
+        drag = -self._drag.coefficient * (mass @ data.qvel) * self._hand_dof
         arm = data.xipos[self._palm] - data.subtree_com[self._dof_root]
         moved = data.cdof[:, 3:] + jnp.cross(data.cdof[:, :3], arm)
         push = moved @ wrench[:3] + data.cdof[:, :3] @ wrench[3:]
-        return drag + (1 - c * self.physics.timestep) * push * self._dof_mask[self._palm]
+        return drag + self._drag.share * push * self._dof_mask[self._palm]
 
 
 def _frames(normal: jax.Array) -> jax.Array:

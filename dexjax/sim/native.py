@@ -21,7 +21,8 @@ import mujoco.batch
 import numpy as np
 
 from dexjax.sim.divergence import MAX_POSITION, MAX_SPEED, DivergenceLog
-from dexjax.sim.physics import LINK_DAMPING, PhysicsConfig
+from dexjax.sim.followers import followers
+from dexjax.sim.physics import PhysicsConfig
 from dexjax.sim.scene import OBJECT_BODY, Scene
 from dexjax.sim.types import Control, SimState
 
@@ -55,8 +56,12 @@ class NativeEngine:
         self._loaded_params = np.ones((num_envs, 2))
         self._fields = dict(scene.object_fields)  # model field -> (objects, ...)
         self._rows = {k: self._batch.expand(k) for k in self._fields}  # field -> (num_envs, ...)
+        self._followers = followers(model) if physics.tendon == "physx" and model.ntendon else None
+        if self._followers:
+            self._applied = bind("qfrc_applied")
         self._wrench_base = scene.config.base == "wrench"
         if self._wrench_base:
+            self._drag = physics.link_drag()
             hand = np.array([i for i in range(1, model.nbody) if model.body(i).name != OBJECT_BODY])
             self._hand_bodies = hand
         self._palm = model.body(scene.hand.body_names[scene.hand.palm_body]).id
@@ -260,11 +265,15 @@ class NativeEngine:
         The others are stepped whatever happens to one.
         """
         alive = np.ones(self.num_envs, bool)
-        try:
-            with _quiet():
-                self._batch.step(nstep=count)
-        except mujoco.batch.SimulationError as error:
-            alive[error.ids] = False
+        law = self._followers
+        for _ in range(count if law else 1):
+            if law:
+                self._applied[:, law.dof[:, 0]] = law.force(self._qpos, self._qvel)
+            try:
+                with _quiet():
+                    self._batch.step(nstep=1 if law else count)
+            except mujoco.batch.SimulationError as error:
+                alive[error.ids] = False
         return alive
 
     def _quarantine(
@@ -287,20 +296,23 @@ class NativeEngine:
     def _wrench_steps(self, wrench: np.ndarray) -> np.ndarray:
         """Substeps under PhysX link damping c: drag -c m v on every link, and external wrench
         scaled by 1 - c dt (facts measured on PhysX 5; docs/decisions.md). Returns as `_steps`."""
-        c = min(LINK_DAMPING, 1 / self.physics.timestep)
+        drag = self._drag
         bodies, model = self._hand_bodies, self.model
         mass = model.body_mass[bodies][None, :, None]
         inertia = model.body_inertia[bodies]
         alive = np.ones(self.num_envs, bool)
-        for _ in range(self.physics.substeps):
+        for k in range(self.physics.substeps):
+            self._xfrc[:] = 0
+            if k % drag.every:
+                alive &= self._steps(1)
+                continue
             view = self._kinematics.update(self._qpos, self._qvel)
             angular, linear = view.velocity(bodies, view.xipos[:, bodies])
             rot = view.ximat[:, bodies].reshape(self.num_envs, -1, 3, 3)
             local = np.einsum("nbji,nbj->nbi", rot, angular) * inertia
-            self._xfrc[:] = 0
-            self._xfrc[:, bodies, :3] = -c * mass * linear
-            self._xfrc[:, bodies, 3:] = -c * np.einsum("nbij,nbj->nbi", rot, local)
-            self._xfrc[:, self._palm] += (1 - c * self.physics.timestep) * wrench
+            self._xfrc[:, bodies, :3] = -drag.coefficient * mass * linear
+            self._xfrc[:, bodies, 3:] = -drag.coefficient * np.einsum("nbij,nbj->nbi", rot, local)
+            self._xfrc[:, self._palm] += drag.share * wrench
             alive &= self._steps(1)
         return alive
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import mujoco
 
-from dexjax.core.errors import unknown_name
+from dexjax.core.errors import ConfigError, unknown_name
 
 _CONES = {
     "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC,
@@ -18,6 +18,15 @@ _CONES = {
 }
 # PhysX link damping of the UniDexGrasp hand asset, 1/s.
 LINK_DAMPING = 100.0
+
+
+@dataclass(frozen=True)
+class LinkDrag:
+    """How the wrench base is damped: see `PhysicsConfig.link_drag`."""
+
+    coefficient: float  # 1/s, of the velocity of every link
+    share: float  # of the applied wrench that acts
+    every: int  # both act in every so-many-th step of a control period, the first one included
 
 
 @dataclass(frozen=True)
@@ -42,15 +51,39 @@ class PhysicsConfig:
     """Where joint damping acts. joint: on the joint, whatever its servo does; servo: as in PhysX
     inside the servo, whose force limit then holds for spring and damper together. The damper is
     stronger by stiffness dt / 2, which makes large steps follow the continuous motion."""
+    tendon: Literal["mujoco", "physx"] = "mujoco"
+    """Law of the fixed tendons: MuJoCo's limit, which pulls both joints, or PhysX's, which only
+    moves the one without a motor (`dexjax.sim.followers`)."""
+    link_damping_step: float | None = None
+    """Step in seconds of the PhysX simulation whose wrench base is imitated; its speed depends on
+    it. None: this one's."""
     solref: tuple[float, float] | None = None
-    """Time constant (s) and damping ratio of all contacts; None: MuJoCo's."""
+    """Time constant (s) and damping ratio of contacts and joint limits; None: MuJoCo's."""
     solimp: tuple[float, float, float, float, float] | None = None
-    """Impedance of all contacts; None: MuJoCo's."""
+    """Impedance of contacts and joint limits; None: MuJoCo's."""
 
     @property
     def control_dt(self) -> float:
         """Seconds in one control step."""
         return self.timestep * self.substeps
+
+    def link_drag(self) -> LinkDrag:
+        """The drag of PhysX link damping on the wrench base, for our step.
+
+        One PhysX step h takes 100 h of every link's velocity and lets 1 - 100 h of the applied
+        wrench act (docs/parity.md, "Base"). With smaller steps both come as one push in the first
+        step of each h, so that forces inside the hand meet the same drag. Raises ConfigError where
+        h is no multiple of our step, or a control period none of h.
+        """
+        step = self.link_damping_step or self.timestep
+        every = round(step / self.timestep)
+        if every < 1 or self.substeps % every or abs(every * self.timestep / step - 1) > 1e-6:
+            raise ConfigError(
+                f"physics: link_damping_step {step:g} s does not consist of whole steps of "
+                f"{self.timestep:g} s, or the control period ({self.substeps} steps) not of it"
+            )
+        coefficient = min(LINK_DAMPING, 1 / step)
+        return LinkDrag(every * coefficient, every * (1 - coefficient * step), every)
 
     def apply(self, model: mujoco.MjModel) -> None:
         """Write the settings into a compiled model."""
@@ -65,10 +98,12 @@ class PhysicsConfig:
         opt.tolerance = self.tolerance
         if self.drive == "servo":
             self._damp_in_servos(model)
+        if self.tendon == "physx":
+            model.tendon_limited[:] = 0  # the engines apply the law
         if self.solref is not None:
-            model.geom_solref[:] = self.solref
+            model.geom_solref[:] = model.jnt_solref[:] = self.solref
         if self.solimp is not None:
-            model.geom_solimp[:] = self.solimp
+            model.geom_solimp[:] = model.jnt_solimp[:] = self.solimp
         # Mid-phase trees differ in size per object and cannot be expanded; autoreset would hide a
         # divergence from the finite flag.
         opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
