@@ -6,6 +6,7 @@ numbers in JSON, pictures of some episodes beside it. The same seed gives the sa
 
 from __future__ import annotations
 
+import collections
 import math
 import re
 import shlex
@@ -27,7 +28,16 @@ from dexjax.core import runs
 from dexjax.core.compilation import use_cache
 from dexjax.core.config import to_plain
 from dexjax.core.errors import ConfigError, DataError, DexjaxError
-from dexjax.metrics.replay import Clip, choose_episodes, write_pictures
+from dexjax.metrics.episodes import (
+    OBJECT_QPOS,
+    SUFFIX,
+    Episode,
+    ObjectReference,
+    ending,
+    with_contacts,
+    write_episodes,
+)
+from dexjax.metrics.replay import choose_episodes, write_pictures
 from dexjax.metrics.statistics import per_object, summarise
 from dexjax.metrics.tables import category_table, markdown_table, object_table, split_table
 from dexjax.rl import ppo
@@ -37,7 +47,8 @@ from dexjax.rl.trained import Policy, load_policy, read_settings
 
 EPISODES = 512
 _ENVS_PER_BATCH = 512
-_PICTURED = 6  # episodes in the pictures
+_PICTURED = 6  # episodes in the pictures, all splits together
+_RECORDED = 24  # episodes in the file of recorded ones, all splits together
 _WORST = 8  # objects per split in the table on screen
 
 _NUMBERS = ("return", "length", "object_id")  # of an episode; all else is an outcome, 0 or 1
@@ -50,8 +61,8 @@ class Command:
     """Evaluate a trained run, or an agent that needs no training, and print markdown tables."""
 
     run: tyro.conf.Positional[Path | None] = None
-    """Run folder of `dexjax.train`; evaluation.json, .md, .mp4 and .png are written into it, with
-    --objects under a name that tells which."""
+    """Run folder of `dexjax.train`; evaluation.json, .md, .mp4, .png and .episodes.npz are written
+    into it, with --objects under a name that tells which."""
     objects: tuple[str, ...] = ()
     """Objects, each entry one split (same texts as in dexjax.train); default: those of the task."""
     episodes: int = EPISODES
@@ -262,9 +273,10 @@ def plan(num_objects: int, num_envs: int, episodes: int) -> np.ndarray:
 def run_episodes(
     env: Env, agent: Agent, key: jax.Array, object_id: jax.Array | None
 ) -> tuple[dict[str, jax.Array], Any]:
-    """One episode in each environment: its results (B,) and positions (T, B, nq) for pictures.
+    """One episode in each environment: its results (B,) and what was recorded, each (T, B, ...).
 
-    Positions are those each action was chosen in; None for an environment without a `scene`.
+    Row t of the recording is the state in which action t was chosen, and the reward terms of that
+    action. None for an environment without a `scene`.
     """
     key_reset, key_act = jax.random.split(key)
     state = env.reset(key_reset) if object_id is None else env.reset(key_reset, object_id)  # type: ignore[call-arg]
@@ -275,17 +287,27 @@ def run_episodes(
         after = env.step(state, agent.act(agent.params, state, key))
         ends = after.done & ~over
         results = jax.tree.map(lambda new, old: jnp.where(ends, new, old), after.episode, results)
-        return (after, results, over | ends), state.sim.qpos if hasattr(env, "scene") else None
+        return (after, results, over | ends), _record(env, state, after)
 
     keys = jax.random.split(key_act, env.episode_length)
-    (_, results, _), positions = jax.lax.scan(step, (state, state.episode, over), keys)
-    return results, positions
+    (_, results, _), recorded = jax.lax.scan(step, (state, state.episode, over), keys)
+    return results, recorded
+
+
+def _record(env: Env, state: EnvState, after: EnvState) -> Any:
+    if not hasattr(env, "scene"):
+        return None
+    sim = state.sim
+    goal = {"goal": env.goal(state)} if hasattr(env, "goal") else {}
+    forces = {"finger_force": sim.finger_force, "table_force": sim.table_force}
+    return {"qpos": sim.qpos, "terms": after.terms, **forces, **goal}
 
 
 def _evaluate_split(
-    env: Env, agent: Agent, ids: np.ndarray, key: jax.Array, pictured: int
-) -> tuple[dict[str, Any], list[Clip]]:
-    """Summary of one split (all seeds together and each), and the episodes to draw."""
+    env: Env, agent: Agent, ids: np.ndarray, key: jax.Array, pictured: int, recorded: int
+) -> tuple[dict[str, Any], list[Episode], int]:
+    """Summary of one split (all seeds together and each), the recorded episodes, and how many of
+    them, the first ones, are for the pictures."""
     names = getattr(env, "objects", None)
 
     @jax.jit  # a fresh function: its compiled program is freed with the environment
@@ -293,15 +315,18 @@ def _evaluate_split(
         return run_episodes(env, Agent(agent.name, agent.act, params), key, object_id)
 
     every: list[dict[str, np.ndarray]] = []
-    positions = None
+    endings: collections.Counter[str] = collections.Counter()
+    record: Any = None
     for params in (agent.params, *agent.other_seeds):
         parts = []
         for i, row in enumerate(ids):
             chosen = None if names is None else jnp.asarray(row, jnp.int32)
-            results, recorded = batch(params, jax.random.fold_in(key, i), chosen)
+            results, recording = batch(params, jax.random.fold_in(key, i), chosen)
             parts.append({k: np.asarray(v) for k, v in results.items()})
-            if not every and i == 0 and recorded is not None:
-                positions = np.asarray(recorded)
+            if recording is not None:
+                endings.update(_endings(parts[-1], np.asarray(recording["qpos"])))
+                if record is None:
+                    record = jax.tree.map(np.asarray, recording)
         every.append({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
     first = {k: v[: ids.shape[1]] for k, v in every[0].items()}
     episodes = {k: np.concatenate([e[k] for e in every]) for k in first}
@@ -309,19 +334,47 @@ def _evaluate_split(
     if len(every) > 1:
         summary["seeds"] = _seed_summary([summarise(e) for e in every])
     if names is None:
-        return summary, []
+        return summary, [], 0
     assets = getattr(env, "assets", ())
     summary["per_object"] = per_object(episodes, names, [a.category for a in assets])
     summary["left_out"] = [list(pair) for pair in getattr(env, "left_out", ())]
-    clips = []
-    if positions is not None and assets and pictured:
-        order = [names.index(n) for n in summary["per_object"]]  # worst first
-        for b in choose_episodes(first, order, pictured):
-            length = max(int(first["length"][b]), 1)
-            asset = assets[int(first["object_id"][b])]
-            outcome = {k: bool(v[b]) for k, v in first.items() if k not in _NUMBERS}
-            clips.append(Clip(env.scene, asset, positions[:length, b], outcome, env.control_dt))  # type: ignore[attr-defined]
-    return summary, clips
+    if record is None or not assets or not recorded:
+        return summary, [], 0
+    summary["endings"] = dict(endings.most_common())
+    order = [names.index(n) for n in summary["per_object"]]  # worst first
+    shown = choose_episodes(first, order, pictured) if pictured else []
+    kinds = _endings(first, record["qpos"])
+    typical = [kinds.index(k) for k in endings if k in kinds]  # one of each
+    kept = list(dict.fromkeys([*shown, *typical, *choose_episodes(first, order, recorded)]))
+    kept = kept[: max(recorded, len(shown))]
+    return summary, [_episode(env, first, record, b) for b in kept], len(shown)
+
+
+def _endings(results: dict[str, np.ndarray], qpos: np.ndarray) -> list[str]:
+    """How each of B episodes ended. qpos: (T, B, nq)."""
+    found = []
+    for b, length in enumerate(results["length"]):
+        outcome = {k: v[b] > 0.5 for k, v in results.items() if k not in _NUMBERS}
+        path = qpos[: max(int(length), 1), b, OBJECT_QPOS]
+        found.append(ending(outcome, path[0], path[-1]))
+    return found
+
+
+def _episode(env: Any, results: dict[str, np.ndarray], record: Any, b: int) -> Episode:
+    """Episode b of a recording."""
+    length = max(int(results["length"][b]), 1)
+    asset = env.assets[int(results["object_id"][b])]
+    steps = {k: record[k][:length, b] for k in ("qpos", "finger_force", "table_force")}
+    episode = Episode(
+        scene=env.scene.config,
+        object=ObjectReference.of(asset),
+        control_dt=env.control_dt,
+        outcome={k: bool(v[b] > 0.5) for k, v in results.items() if k not in _NUMBERS},
+        terms={k: v[:length, b] for k, v in record["terms"].items()},
+        goal=record["goal"][0, b] if "goal" in record else None,
+        **steps,
+    )
+    return with_contacts(episode, asset)
 
 
 def _seed_summary(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -357,7 +410,8 @@ def _evaluate(
             spec.check_objects(name)
     began = time.monotonic()
     summaries: dict[str, Any] = {}
-    clips: list[Clip] = []
+    drawn: list[Episode] = []
+    others: list[Episode] = []
     physics = None
     written = [Path(f) for f in files if f is not None]
     draw = video and bool(written)
@@ -370,11 +424,13 @@ def _evaluate(
         ids = plan(len(getattr(env, "objects", ())) or 1, env.num_envs, episodes)
         # Each split has its own random numbers, whatever else is evaluated with it.
         key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-        pictured = _PICTURED // len(splits) if draw else 0
-        summary, chosen = _evaluate_split(env, agent_for(env), ids, key, max(pictured, int(draw)))
+        pictured, recorded = (max(n // len(splits), 1) for n in (_PICTURED, _RECORDED))
+        summary, kept, shown = _evaluate_split(
+            env, agent_for(env), ids, key, pictured * draw, recorded * bool(written)
+        )
         summary["seconds"] = round(time.monotonic() - since, 2)
         summaries[name] = summary
-        clips += chosen
+        drawn, others = drawn + kept[:shown], others + kept[shown:]
         physics = getattr(getattr(env, "engine", None), "physics", None)
         print(f"evaluated {name}: {summary['episodes']} episodes, {summary['seconds']:.0f} s")
     first = next(iter(summaries.values()))
@@ -392,9 +448,11 @@ def _evaluate(
         runs.write_json(file, result)
         file.with_suffix(".md").write_text(report(title, summaries) + "\n")
     print("\n" + report(title, summaries, _WORST) + "\n")
-    if clips:
+    if drawn or others:
+        write_episodes(written[0].with_suffix(SUFFIX), [*drawn, *others])
+    if drawn:
         since = time.monotonic()
-        pictures = write_pictures(clips, written[0].with_suffix(""))
+        pictures = write_pictures(drawn, written[0].with_suffix(""))
         took = time.monotonic() - since
         print(f"drew {', '.join(shlex.quote(str(p)) for p in pictures)} in {took:.0f} s")
     print(f"{', '.join(map(str, written)) or 'evaluated'}: {time.monotonic() - began:.0f} s")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dexjax import evaluate
 from dexjax.core import checkpoint
 from dexjax.core.errors import ConfigError, DataError
+from dexjax.metrics.episodes import SUFFIX, read_episodes
 from dexjax.rl import ppo
 from dexjax.rl.env import EnvState
 from dexjax.rl.registry import EnvSpec, Preset, TrainConfig
@@ -270,5 +271,21 @@ def test_scripted_grasps_of_two_objects(tmp_path):
     assert result["physics"]["cone"] == "elliptic" and result["physics"]["impratio"] == 10
     assert file.with_suffix(".png").stat().st_size > 10_000
     assert file.with_suffix(".mp4").stat().st_size > 10_000
-    idle = evaluate.evaluate_agent("zero", objects=objects, episodes=8)
+    recorded = read_episodes(file.with_suffix(SUFFIX))
+    assert {e.object.name for e in recorded} == {"mug_000", "box_000"}
+    grasp = next(e for e in recorded if e.outcome["lifted"])
+    assert grasp.qpos[-1, -5] > grasp.qpos[0, -5] + 0.05  # height of the object
+    # It touches the object before it lifts it, and the fingers feel it.
+    assert (grasp.contact_finger > -2).any() and np.abs(grasp.finger_force).max() > 0.1
+    assert sum(result["endings"].values()) == 8
+
+    file = tmp_path / "idle.json"
+    idle = evaluate.evaluate_agent("zero", objects=objects, episodes=2, json_file=file, video=False)
     assert idle["lifted"]["mean"] == idle["success"]["any"]["mean"] == 0
+    assert not file.with_suffix(".mp4").exists()
+    for episode in read_episodes(file.with_suffix(SUFFIX)):
+        # The terms of all steps add up to the episode's return; sums of 90 float32 rows.
+        total = sum(float(v.sum()) for v in episode.terms.values())
+        expected = idle["per_object"][episode.object.name]["return"]["mean"]
+        assert total == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        assert episode.ending == "missed" and len(episode.qpos) == 90

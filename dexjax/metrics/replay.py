@@ -2,75 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import mujoco
 import numpy as np
 
-from dexjax.objects.asset import ObjectAsset
+from dexjax.metrics.episodes import Episode, strictest
+from dexjax.metrics.stage import Stage, object_mesh
 from dexjax.render import (
     Camera,
+    RayScene,
     RenderMesh,
     frame_camera,
     grid,
     label,
-    model_geometry,
-    pose_geometry,
-    render,
     write_mp4,
     write_png,
 )
-from dexjax.sim.scene import OBJECT_BODY, Scene, build_scene
 
 VIDEO_TILE, VIDEO_STRIDE, VIDEO_COLUMNS = 192, 2, 3  # pixels, control steps, tiles
 STRIP_TILE = 208
 STRIP_MOMENTS = (0.0, 0.3, 0.45, 0.65, 1.0)  # of the episode: start, reach, close, lift, hold
 _BORDER = 4  # pixels
 _GOOD, _BAD = (46, 160, 67), (207, 60, 50)
-# One colour per part of an object, told apart by people with colour blindness (Okabe and Ito).
-_PARTS = (
-    (0.90, 0.62, 0.10), (0.15, 0.45, 0.70), (0.80, 0.40, 0.65), (0.10, 0.62, 0.45),
-    (0.84, 0.37, 0.10), (0.94, 0.89, 0.35), (0.35, 0.70, 0.90),
-)  # fmt: skip
-_TABLE = (0.72, 0.66, 0.58)
 # The camera shows what happens within x, y of +- the first and below the second, m: an object that
 # is thrown away may leave the picture.
 _VIEW, _FRAMED_MOMENTS = (0.26, 0.5), 7
-
-
-@dataclass(frozen=True, eq=False)
-class Clip:
-    """A recorded episode of one object."""
-
-    scene: Scene
-    asset: ObjectAsset
-    qpos: np.ndarray  # (T, nq) one row per control step
-    outcome: Mapping[str, bool]  # "success_any", "success_end", "success_held", "lifted", ...
-    control_dt: float
-
-    @property
-    def good(self) -> bool:
-        """The strictest success that was measured."""
-        return self.outcome[_strictest(self.outcome)]
-
-    @property
-    def caption(self) -> str:
-        """Object and how the episode ended."""
-        o = self.outcome
-        if self.good:
-            end = "success"
-        elif o.get("diverged"):
-            end = "diverged"
-        elif o.get("dropped"):
-            end = "dropped"
-        elif not o.get("lifted", True):
-            end = "not lifted"
-        else:
-            end = "at goal, not held" if o.get("success_any") else "not at goal"
-        return f"{self.asset.name}: {end}"
 
 
 def choose_episodes(
@@ -78,7 +37,7 @@ def choose_episodes(
 ) -> list[int]:
     """Indices of `count` episodes of different objects: half failures of the worst objects, half
     successes of objects spread over the ranking; more of one kind where the other is rare."""
-    ids, good = episodes["object_id"], episodes[_strictest(episodes)] > 0.5
+    ids, good = episodes["object_id"], episodes[strictest(episodes)] > 0.5
 
     def first(wanted: bool) -> list[int]:
         """The first success or failure of each object that has one."""
@@ -96,90 +55,87 @@ def choose_episodes(
     return [*others, *(b for b in worked if ids[b] in shown)][:room] + failed
 
 
-def write_pictures(clips: Sequence[Clip], stem: Path) -> list[Path]:
+def write_pictures(episodes: Sequence[Episode], stem: Path) -> list[Path]:
     """Write STEM.png, one row per episode, and STEM.mp4, all episodes at once. Returns both."""
-    stages = [_Stage(c) for c in clips]
-    strip = [
-        _tile(stage, int(t), STRIP_TILE, supersample=2)
-        for stage in stages
-        for t in np.multiply(STRIP_MOMENTS, len(stage.clip.qpos) - 1).round()
-    ]
+    stages = [EpisodeStage(e) for e in episodes]
     png, mp4 = Path(f"{stem}.png"), Path(f"{stem}.mp4")
-    write_png(png, grid(strip, len(STRIP_MOMENTS)))
-    write_mp4(mp4, _frames(stages), fps=1 / (VIDEO_STRIDE * clips[0].control_dt))
+    tiles = [tile for stage in stages for tile in stage.moments()]
+    write_png(png, grid(tiles, len(STRIP_MOMENTS)))
+    _write_video(stages, mp4, VIDEO_TILE, VIDEO_STRIDE)
     return [png, mp4]
 
 
-def _frames(stages: Sequence[_Stage]) -> Iterator[np.ndarray]:
-    """Frames of the video; a shorter episode stands still at its end."""
-    for t in range(0, max(len(s.clip.qpos) for s in stages), VIDEO_STRIDE):
-        yield grid([_tile(s, t, VIDEO_TILE, supersample=1) for s in stages], VIDEO_COLUMNS)
+def write_video(
+    episodes: Sequence[Episode], path: Path, *, tile: int = 256, stride: int = 1
+) -> None:
+    """All episodes at once as an H.264 video, each with its caption, framed green for success.
+
+    tile: side of one episode's picture in pixels; stride: control steps per frame.
+    """
+    _write_video([EpisodeStage(e) for e in episodes], path, tile, stride)
 
 
-class _Stage:
-    """Hand, object and table of a clip, ready to be posed."""
+def _write_video(stages: Sequence[EpisodeStage], path: Path, tile: int, stride: int) -> None:
+    columns = VIDEO_COLUMNS if len(stages) <= 6 else math.ceil(math.sqrt(1.5 * len(stages)))
+    columns = min(columns, len(stages))
 
-    def __init__(self, clip: Clip) -> None:
-        self.clip = clip
-        config = clip.scene.config
-        self._model = build_scene([clip.asset], config, visual=True).model
-        self._data = mujoco.MjData(self._model)
-        hidden = {0, self._model.body(OBJECT_BODY).id}  # the table and the convex pieces
-        self._hand = [g for g in model_geometry(self._model, detail=2) if g[0] not in hidden]
-        self._object = RenderMesh(clip.asset.vertices, clip.asset.faces, _colours(clip.asset))
-        top = config.table_height
-        self._table = _slab(0.5, top - 0.02, top)
+    def frames() -> Iterator[np.ndarray]:
+        for t in range(0, max(len(s.episode.qpos) for s in stages), stride):
+            yield grid([s.tile(t, tile, supersample=1) for s in stages], columns)
+
+    write_mp4(path, frames(), fps=1 / (stride * stages[0].episode.control_dt))
+
+
+class EpisodeStage:
+    """Hand, object and table of an episode, with a camera that suits it."""
+
+    def __init__(self, episode: Episode) -> None:
+        self.episode = episode
+        thing, self.note = object_mesh(episode.object)
+        self._stage = Stage(episode.scene, thing)
 
     def meshes(self, step: int) -> list[RenderMesh]:
-        """Everything at control step `step`."""
-        qpos, at = self.clip.qpos[step], self.clip.scene.object_qpos
-        self._data.qpos[:] = qpos
-        mujoco.mj_kinematics(self._model, self._data)
-        hand = pose_geometry(self._hand, self._data.xpos.copy(), self._data.xquat.copy())
-        return [*hand, self._object.at(qpos[at : at + 3], qpos[at + 3 : at + 7]), self._table]
+        """Everything at control step `step`: hand, object, table."""
+        return self._stage.meshes(self.episode.qpos[step])
 
     @cached_property
     def camera(self) -> Camera:
         """A fixed camera that sees hand and object during the whole episode, near the table."""
-        last = len(self.clip.qpos) - 1
+        last = len(self.episode.qpos) - 1
         moments = np.unique(np.linspace(0, last, _FRAMED_MOMENTS).round().astype(int))
         meshes = [m for t in moments for m in self.meshes(t)[:-1]]  # all but the table
         low = np.array([-_VIEW[0], -_VIEW[0], 0.0])
         high = np.array([_VIEW[0], _VIEW[0], _VIEW[1]])
-        floor = np.array([0.0, 0.0, self.clip.scene.config.table_height])
+        floor = np.array([0.0, 0.0, self.episode.scene.table_height])
         points = np.concatenate([m.world_vertices() for m in meshes]) - floor
         inside = points[((points >= low) & (points <= high)).all(1)] + floor
         return frame_camera(
             [RenderMesh(inside, np.zeros((0, 3), int))], -48.0, 24.0, fov=27.0, margin=1.18
         )
 
+    def image(self, step: int, size: int, supersample: int = 2) -> np.ndarray:
+        """Square picture at a control step; the last one where the episode is shorter."""
+        step = min(step, len(self.episode.qpos) - 1)
+        scene = RayScene(self.meshes(step))
+        return scene.image(self.camera, size, size, supersample=supersample)
 
-def _tile(stage: _Stage, step: int, size: int, supersample: int) -> np.ndarray:
-    step = min(step, len(stage.clip.qpos) - 1)
-    inner = size - 2 * _BORDER
-    image = render(stage.meshes(step), stage.camera, inner, inner, supersample=supersample)
-    framed = np.empty((size, size, 3), np.uint8)
-    framed[:] = _GOOD if stage.clip.good else _BAD
-    framed[_BORDER:-_BORDER, _BORDER:-_BORDER] = label(image, stage.clip.caption, size=12)
-    return framed
+    def tile(self, step: int, size: int, supersample: int) -> np.ndarray:
+        """`image` with caption and a frame: green for success, else red."""
+        image = self.image(step, size - 2 * _BORDER, supersample)
+        framed = np.empty((size, size, 3), np.uint8)
+        framed[:] = _GOOD if self.episode.good else _BAD
+        framed[_BORDER:-_BORDER, _BORDER:-_BORDER] = label(image, _fit(self.episode, size), size=12)
+        return framed
 
-
-def _colours(asset: ObjectAsset) -> np.ndarray | tuple[float, float, float]:
-    if asset.face_parts is None:
-        return _PARTS[0]
-    return np.array(_PARTS)[asset.face_parts % len(_PARTS)]
-
-
-def _slab(half: float, bottom: float, top: float) -> RenderMesh:
-    """A square board centred at the origin."""
-    corners = [(x, y, z) for z in (bottom, top) for y in (-half, half) for x in (-half, half)]
-    faces = [
-        (0, 2, 1), (1, 2, 3), (4, 5, 6), (5, 7, 6), (0, 1, 4), (1, 5, 4),
-        (2, 6, 3), (3, 6, 7), (0, 4, 2), (2, 4, 6), (1, 3, 5), (3, 7, 5),
-    ]  # fmt: skip
-    return RenderMesh(np.array(corners, float), np.array(faces), _TABLE)
+    def moments(self) -> list[np.ndarray]:
+        """Tiles of the strip: start, reach, close, lift, hold."""
+        steps = np.multiply(STRIP_MOMENTS, len(self.episode.qpos) - 1).round().astype(int)
+        return [self.tile(int(t), STRIP_TILE, supersample=2) for t in steps]
 
 
-def _strictest(outcome: Mapping[str, object]) -> str:
-    """The name of the strictest success among the keys."""
-    return next(k for k in ("success_held", "success_end", "success_any") if k in outcome)
+def _fit(episode: Episode, size: int) -> str:
+    """The caption, its name shortened from the left where the picture is too small for it."""
+    room = size // 7 - len(episode.ending) - 2  # a letter is about 7 pixels wide
+    name = episode.object.name
+    short = name if len(name) <= room else "..." + name[3 - max(room, 8) :]
+    return f"{short}: {episode.ending}"

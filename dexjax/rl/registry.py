@@ -68,9 +68,9 @@ class EnvSpec:
     compare; with `objects`, `reset(key, object_id)` takes chosen ones; `sim_seconds`, seconds spent
     in physics so far; `report() -> str`, printed before training; `scripted_action(state)`, what a
     scripted agent does, and `learned_action(state, wanted)`, the action that makes a residual
-    environment do `wanted`; `scene` and `assets`, from which episodes are drawn; `left_out`, (name,
-    reason) of objects that could not be used; `save_divergences(path, sim)`, called with
-    checkpoints where one process does all.
+    environment do `wanted`; `scene` and `assets`, from which episodes are recorded and drawn, and
+    `goal(state)` (B, 3), recorded with them; `left_out`, (name, reason) of objects that could not
+    be used; `save_divergences(path, sim)`, called with checkpoints where one process does all.
     """
 
     presets: dict[str, Preset]

@@ -230,6 +230,10 @@ class ShadowGrasp:
             return wanted
         return (wanted - self.base_action(state)) / self.cfg.residual_scale
 
+    def goal(self, state: EnvState) -> jax.Array:
+        """Where the object shall be, (B, 3) world."""
+        return state.task.goal
+
     def scripted_action(self, state: EnvState) -> jax.Array:
         """The script's action (B, 24) in this state; ConfigError where the base has no servos."""
         if not isinstance(self.variant, ServoVariant):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dexjax.metrics import replay
+from dexjax.metrics.episodes import Episode, ObjectReference
 from dexjax.objects.select import select_objects
+from dexjax.render import render
 from dexjax.sim.scene import SceneConfig, build_scene
 
 
@@ -34,7 +38,7 @@ def test_chosen_episodes_are_a_mix(pairs, count):
 
 
 @pytest.fixture(scope="module")
-def clips():
+def episodes():
     """A box that rises by 3 cm per step beside a resting hand: once a success, once dropped."""
     asset = select_objects("builtin:seen:box_000").assets[0]
     scene = build_scene([asset], SceneConfig())
@@ -44,15 +48,16 @@ def clips():
     qpos[:, at + 2] = 0.05 + 0.03 * np.arange(4)
     qpos[:, at + 3] = 1.0
     outcomes = ({"success_held": True}, {"success_held": False, "dropped": True})
-    return [replay.Clip(scene, asset, qpos, o, 1 / 30) for o in outcomes]
+    reference = ObjectReference.of(asset)
+    return [Episode(SceneConfig(), reference, 1 / 30, qpos, o, {}) for o in outcomes]
 
 
-def test_captions_say_how_it_ended(clips):
-    assert [c.caption for c in clips] == ["box_000: success", "box_000: dropped"]
+def test_captions_say_how_it_ended(episodes):
+    assert [e.caption for e in episodes] == ["box_000: success", "box_000: slipped"]
 
 
-def test_stage_follows_the_recorded_positions(clips):
-    stage = replay._Stage(clips[0])
+def test_stage_follows_the_recorded_positions(episodes):
+    stage = replay.EpisodeStage(episodes[0])
     first, later = stage.meshes(0), stage.meshes(3)
     hand = slice(0, -2)  # then the object and the table
     for a, b in zip(first[hand], later[hand], strict=True):
@@ -61,12 +66,10 @@ def test_stage_follows_the_recorded_positions(clips):
     np.testing.assert_allclose(rise, np.broadcast_to([0, 0, 0.09], rise.shape), atol=1e-6)
 
 
-def test_earlier_poses_are_not_overwritten_by_later_ones(clips):
-    moved = replay.Clip(
-        clips[0].scene, clips[0].asset, clips[0].qpos + 0.0, clips[0].outcome, 1 / 30
-    )
+def test_earlier_poses_are_not_overwritten_by_later_ones(episodes):
+    moved = replace(episodes[0], qpos=episodes[0].qpos + 0.0)
     moved.qpos[3, 0] = 0.1  # hand x
-    stage = replay._Stage(moved)
+    stage = replay.EpisodeStage(moved)
     first = stage.meshes(0)
     later = stage.meshes(3)
     shift = later[0].world_vertices() - first[0].world_vertices()
@@ -74,8 +77,8 @@ def test_earlier_poses_are_not_overwritten_by_later_ones(clips):
 
 
 @pytest.mark.filterwarnings("ignore:os.fork")  # imageio reads videos through a forked ffmpeg
-def test_pictures_have_all_episodes_in_their_frames(clips, tmp_path):
-    png, mp4 = replay.write_pictures(clips, tmp_path / "evaluation")
+def test_pictures_have_all_episodes_in_their_frames(episodes, tmp_path):
+    png, mp4 = replay.write_pictures(episodes, tmp_path / "evaluation")
     image = np.asarray(Image.open(png))
     size, gap = replay.STRIP_TILE, 4
     columns = len(replay.STRIP_MOMENTS)
@@ -87,11 +90,11 @@ def test_pictures_have_all_episodes_in_their_frames(clips, tmp_path):
     assert np.abs(video[0].astype(int) - video[1]).max() > 60
 
 
-def test_object_is_in_the_middle_of_the_picture(clips):
+def test_object_is_in_the_middle_of_the_picture(episodes):
     """The camera sees the whole object: its colours are there, and not at the picture's edge."""
-    stage = replay._Stage(clips[0])
+    stage = replay.EpisodeStage(episodes[0])
     only = [stage.meshes(0)[-2]]
-    image = replay.render(only, stage.camera, 120, 120, supersample=1).astype(int)
+    image = render(only, stage.camera, 120, 120, supersample=1).astype(int)
     seen = np.abs(image - image[0, 0]).sum(-1) > 60
     assert seen.sum() > 100
     assert not seen[0].any() and not seen[-1].any()
