@@ -18,11 +18,12 @@ import trimesh
 from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.build import AssetOptions, build_asset
 from dexjax.objects.builtin import builtin_asset
+from dexjax.parity.physx import cooked
 from dexjax.parity.probe import EARTH, Probe
 from dexjax.sim.scene import SceneConfig, build_scene, coupled_joints
 
 Half = Literal["calibration", "gate"]
-_SEED = {"calibration": 1000, "gate": 2000}
+SEED = {"calibration": 1000, "gate": 2000}
 FORCE, TORQUE = 833.3, 1.667  # N, N m: one unit of UniDexGrasp action
 PALM_DOWN = (np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0)
 _AWAY = SceneConfig()
@@ -35,15 +36,15 @@ def probe_box() -> ObjectAsset:
     return box((0.08, 0.08, 0.04), "box")
 
 
-def box(extents: Sequence[float], name: str, density: float = 500.0) -> ObjectAsset:
+def box(extents: Sequence[float], name: str, *, sdf: bool = False) -> ObjectAsset:
     """A homogeneous box, m."""
-    options = AssetOptions(max_pieces=1, sdf=False, density=density)
+    options = AssetOptions(max_pieces=1, sdf=sdf)
     return build_asset(trimesh.creation.box(extents=extents), name=name, options=options)
 
 
 def static_poses(half: Half, base: Literal["servo", "wrench"]) -> Probe:
     """P0: random poses of all joints and the base; no time passes."""
-    rng = np.random.default_rng(_SEED[half])
+    rng = np.random.default_rng(SEED[half])
     probe = hold(SceneConfig(base=base), [probe_box()], 32, frames=0, name=f"P0_{base}")
     scene = probe.scene
     lower, upper = np.asarray(scene.hand.lower), np.asarray(scene.hand.upper)
@@ -65,7 +66,7 @@ def joint_steps(half: Half, kind: Literal["soft", "stiff"]) -> Probe:
     `info`: joint, index into the hand's joints.
     """
     config = SceneConfig(finger_kp=1.0 if kind == "soft" else 3.0)
-    rng = np.random.default_rng(_SEED[half] + 1)
+    rng = np.random.default_rng(SEED[half] + 1)
     probe = hold(config, [probe_box()], 44, frames=60, name=f"P1_{kind}")
     scene = probe.scene
     lower, upper = np.asarray(scene.hand.lower), np.asarray(scene.hand.upper)
@@ -91,7 +92,7 @@ def tendon_steps(half: Half) -> Probe:
     UniDexGrasp's gains, base held, 1 s. `info`: joint, the follower's index.
     """
     config = SceneConfig(coupling="tendon", finger_kp=1.0)
-    rng = np.random.default_rng(_SEED[half] + 2)
+    rng = np.random.default_rng(SEED[half] + 2)
     probe = hold(config, [probe_box()], 8, frames=60, name="P2")
     scene = probe.scene
     pairs = [(f, lead) for f, lead in coupled_joints(scene.hand)] * 2
@@ -117,7 +118,7 @@ def base_wrench(half: Half) -> Probe:
     `info`: turning, 1 for torques.
     """
     config = SceneConfig(base="wrench", coupling="tendon", finger_kp=1.0)
-    rng = np.random.default_rng(_SEED[half] + 3)
+    rng = np.random.default_rng(SEED[half] + 3)
     probe = hold(config, [probe_box()], 12, frames=60, name="P3")
     scale = np.repeat([FORCE, TORQUE], 3)
     unit = np.concatenate([0.1 * np.eye(6), np.eye(6)])
@@ -137,9 +138,9 @@ def flat_drops(half: Half) -> Probe:
     """
     categories = ("box", "can", "mug", "hammer", "pan", "drill", "cup", "spray_bottle")
     instance = 2 if half == "gate" else 5
-    assets = [builtin_asset(c, instance, sdf=False) for c in categories]
+    assets = [cooked(builtin_asset(c, instance, sdf=False)) for c in categories]
     probe = hold(_AWAY, assets, len(assets), frames=120, name="P4")
-    rng = np.random.default_rng(_SEED[half] + 4)
+    rng = np.random.default_rng(SEED[half] + 4)
     park_hand(probe)
     at = probe.scene.object_qpos
     for i, asset in enumerate(assets):
@@ -147,7 +148,9 @@ def flat_drops(half: Half) -> Probe:
         yaw = rng.uniform(-np.pi, np.pi)
         turn = np.array([np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)])
         probe.qpos[i, at + 3 : at + 7] = _product(turn, asset.stable_poses.quat[best])
-        probe.qpos[i, at : at + 3] = 0, 0, asset.stable_poses.height[best] + 0.1
+        turned = trimesh.transformations.quaternion_matrix(asset.stable_poses.quat[best])[:3, :3]
+        rest = -(np.concatenate(asset.pieces) @ turned.T)[:, 2].min()
+        probe.qpos[i, at : at + 3] = 0, 0, rest + 0.1
     return _finished(probe, categories, rest=probe.qpos[:, at + 2] - 0.1)
 
 
