@@ -17,7 +17,7 @@ from flax import struct
 from dexjax.hands import Hand
 from dexjax.hands.geometry import collision_spheres
 from dexjax.hands.hand import CollisionGeom
-from dexjax.sim.distance import DistanceTable, signed_distance, signed_distance_gradient
+from dexjax.sim.distance import DistanceTable, rough_distance, signed_distance_gradient
 
 CAPSULE_DIP = 0.0005  # m: how far the spheres of a capsule fall short of it between two centres
 BOX_SPACING = 0.012  # m between the spheres of a box
@@ -104,18 +104,21 @@ def find_contacts(
     """
     origin, turn = xpos[object_body], xmat[object_body]
     centre = xpos[shape.body] + (xmat[shape.body] @ shape.centre[..., None])[..., 0]
-    rough = jax.lax.stop_gradient(signed_distance(table, object_id, (centre - origin) @ turn))
-    dist = rough - shape.radius
+    local = jax.lax.stop_gradient((centre - origin) @ turn)
+    # A spline may be lower than the trilinear value between two nodes, but by less than a cell.
+    slack = table.scale[object_id] * table.spacing[table.grid[object_id]].max()
+    radius = jnp.asarray(shape.radius)
+    dist = rough_distance(table, object_id, local, radius + slack) - radius
     chosen = jnp.take_along_axis(
         jnp.asarray(shape.group), jnp.argmin(dist[shape.group], axis=1)[:, None], axis=1
     )[:, 0]
     _, best = jax.lax.top_k(-dist[chosen], slots[0])
     kept = chosen[best]
     dropped = jnp.maximum((dist[chosen] < 0).sum() - slots[0], 0)
-    centre, radius = centre[kept], jnp.asarray(shape.radius)[kept]
-    value, slope = signed_distance_gradient(table, object_id, (centre - origin) @ turn)
+    centre, radius, near = centre[kept], radius[kept], dist[kept] < slack
+    value, slope = signed_distance_gradient(table, object_id, (centre - origin) @ turn, near)
     norm = jnp.sqrt((slope**2).sum(-1, keepdims=True) + 1e-12)
-    outward, dist = (slope / norm) @ turn.T, value - radius
+    outward, dist = (slope / norm) @ turn.T, jnp.where(near, value - radius, slack)
     on_object = Contacts(
         dist=dist,
         pos=centre - outward * (radius + 0.5 * dist)[:, None],

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dexjax.core.compilation import jit_with_large
 from dexjax.objects.builtin import builtin_asset
 from dexjax.sim.mjx import MjxEngine
 from dexjax.sim.mjx_scene import build_mjx_scene, table_bytes
@@ -76,7 +77,7 @@ def _call(scene, num: int, physics: str):  # type: ignore[no-untyped-def]
     ctrl = jnp.zeros((num, scene.model.nu)).at[:, :22].set(0.6)
     ctrl = ctrl.at[:, scene.model.actuator("A_base_z").id].set(0.09)
     control = Control(ctrl, jnp.zeros((num, 6)))
-    step = jax.jit(engine.step)
+    step = jit_with_large(engine.step, state, control)
     for _ in range(10):
         state = step(state, control)
     return step, jax.block_until_ready(state), control
