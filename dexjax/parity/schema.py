@@ -71,6 +71,15 @@ ARRAYS: dict[str, tuple[tuple[str | int, ...], str]] = {
     "object_scale": ((ENV,), "m"),
 }
 
+
+def after_steps(axes: tuple[str | int, ...]) -> list[str | int] | None:
+    """Axes of a state array of which only the rows after each step exist; None: must be whole.
+
+    Simulators on a GPU know the bodies' poses only after a step.
+    """
+    return [STEP, *axes[1:]] if axes[0] == STATE and len(axes) > 1 else None
+
+
 PARAMETER = "param_"
 """Prefix of a probe's own per-episode numbers; axes (env, ...) and unit stand in the metadata."""
 

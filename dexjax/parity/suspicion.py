@@ -24,13 +24,21 @@ def check_plausible(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], s
     """Raise DataError where units or orders are refuted by the trace's own numbers."""
     interval = float(meta["interval"])
     if "joint_pos" in arrays and "joint_vel" in arrays:
-        _check_joints(arrays["joint_pos"], arrays["joint_vel"], meta, interval, source)
+        pos, vel = _same_rows(arrays["joint_pos"], arrays["joint_vel"])
+        _check_joints(pos, vel, meta, interval, source)
     if "joint_pos" in arrays:
         _check_limits(arrays["joint_pos"], meta, source)
     for name in schema.QUATERNIONS:
         spin = name.replace("quat", "angvel")
         if name in arrays and spin in arrays:
-            _check_order(name, arrays[name], arrays[spin], meta["quaternion"], interval, source)
+            quat, turning = _same_rows(arrays[name], arrays[spin])
+            _check_order(name, quat, turning, meta["quaternion"], interval, source)
+
+
+def _same_rows(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both without a first row that only one of them has."""
+    rows = min(len(a), len(b))
+    return a[len(a) - rows :], b[len(b) - rows :]
 
 
 def _check_joints(

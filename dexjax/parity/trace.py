@@ -56,6 +56,11 @@ class Trace:
         """Episodes side by side."""
         return int(self._sizes().get(schema.ENV, 0))
 
+    def after(self, name: str) -> np.ndarray:
+        """A state array after each step (steps, ...): without the row before the first step."""
+        array = self[name]
+        return array if self.meta["arrays"][name]["axes"][0] == schema.STEP else array[1:]
+
     def names(self, axis: str) -> list[str]:
         """Names along an axis, in the order of the arrays. DataError if it has none."""
         if axis not in self.meta["axes"]:
@@ -324,7 +329,7 @@ def _check_declared(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], s
                     f"{where}.unit is {unit!r}, and traces hold it in {known_unit!r}; convert it "
                     "where you record"
                 )
-            if axes != list(known_axes):
+            if axes not in (list(known_axes), schema.after_steps(known_axes)):
                 raise DataError(f"{where}.axes is {_brief(axes)}, not {list(known_axes)}")
         elif axes[:1] != [schema.ENV] or not all(_is_size(a) for a in axes[1:]):
             raise DataError(f"{where}.axes is {_brief(axes)}; ['env', sizes ...] is needed")

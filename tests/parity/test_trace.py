@@ -97,6 +97,16 @@ def test_orders_are_reconciled_by_name(written: Path) -> None:
     np.testing.assert_array_equal(one["object_id"], [2])
 
 
+def test_states_may_begin_after_the_first_step(tmp_path: Path) -> None:
+    meta, arrays = example()
+    arrays["object_pos"] = arrays["object_pos"][1:]
+    meta["arrays"]["object_pos"] = {"axes": ["step", "env", "object", 3]}
+    trace = write_trace(tmp_path / "t.npz", meta, arrays)
+    np.testing.assert_array_equal(trace.after("object_pos"), arrays["object_pos"])
+    np.testing.assert_array_equal(trace.after("joint_pos"), arrays["joint_pos"][1:])
+    assert read_trace(tmp_path / "t.npz").num_steps == STEPS
+
+
 def set_meta(**fields: Any):
     return lambda meta, arrays: meta.update(fields)
 
