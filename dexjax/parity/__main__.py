@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -22,6 +23,30 @@ def trace_info(file: tyro.conf.Positional[Path]) -> int:
 
     print(describe(read_trace(file)))
     return 0
+
+
+@app.command(name="run")
+def run(
+    out: Path,
+    engine: Literal["native", "mjx"] = "native",
+    reference: Literal["physx"] = "physx",
+    physics: tuple[str, ...] = ("physx", "reference", "fast"),
+    quick: bool = False,
+) -> int:
+    """Run the probes on an engine and on PhysX, judge by gates, write OUT/index.html and JSON.
+
+    Exit code 1 when a required gate fails. Run again after a stop: what was recorded is kept.
+
+    Args:
+        out: Folder of the report and of our recordings.
+        engine: Engine under test.
+        reference: What to compare with: PhysX 5 through SAPIEN.
+        physics: Presets; gates are required of the first, the others stand beside it.
+        quick: Few grasps and no verdict about them; a minute instead of several.
+    """
+    from dexjax.parity.run import run as run_probes
+
+    return run_probes(out, engine, physics, quick)
 
 
 @app.command(name="tables")

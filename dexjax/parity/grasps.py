@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -23,7 +24,7 @@ from dexjax.parity.probes import SEED, Half, box, hold, targets
 from dexjax.sim.scene import SceneConfig
 
 FRAMES = 192  # 3.2 s
-CLOSED, LIFT, TOP = 36, 60, 108  # frames: fingers at their targets; lift begins and ends
+CLOSED, LIFT, TOP = 60, 72, 120  # frames: fingers at their targets; lift begins and ends
 HEIGHT, SUCCESS = 0.25, 0.2  # m the hand is lifted; that a held object is lifted
 WINDOW = 10  # frames of a re-synchronised comparison
 _SHAPES = 8  # per kind and half
@@ -84,16 +85,16 @@ def held(probe: Probe, recording: Recording) -> np.ndarray:
 
 def windows(probe: Probe, reference: Recording) -> Probe:
     """Pieces of `WINDOW` frames that start from the reference's states: while closing on the
-    object (from frame 24), and while holding it up (from frame 120) where the reference does.
+    object (from frame 36), and while holding it up (from frame 132) where the reference does.
 
     `info`: holding (1: the second kind).
     """
     up = held(probe, reference)
     everyone = np.arange(probe.num_trials)
-    pieces = [(everyone, 24, 0.0), (everyone[up], 120, 1.0)]
+    pieces = [(everyone, 36, 0.0), (everyone[up], 132, 1.0)]
     parts = [_window(probe, reference, rows, begin) for rows, begin, _ in pieces]
     first = parts[0]
-    join = {
+    join: dict[str, Any] = {
         n: np.concatenate([getattr(p, n) for p in parts], axis)
         for n, axis in (
             ("object_id", 0), ("object_params", 0), ("qpos", 0), ("qvel", 0), ("ctrl", 1),

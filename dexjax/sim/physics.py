@@ -128,6 +128,19 @@ PHYSICS = {
     "fast": replace(REFERENCE, timestep=1 / 60, substeps=2),
     # UniDexGrasp's 60 Hz control with two substeps.
     "unidexgrasp": replace(REFERENCE, substeps=2),
+    # Nearest to PhysX 5 as UniDexGrasp runs it (60 Hz, two steps of 1/120 s): docs/parity.md.
+    "physx": replace(
+        REFERENCE,
+        timestep=1 / 240,
+        substeps=4,
+        drive="servo",
+        tendon="physx",
+        link_damping_step=1 / 120,
+        solref=(1 / 120, 1.0),
+        solimp=(0.99, 0.999, 0.0005, 0.5, 2.0),
+        iterations=50,
+        ls_iterations=50,
+    ),
 }
 
 

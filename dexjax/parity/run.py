@@ -1,0 +1,243 @@
+"""`python -m dexjax.parity run`: all probes on the reference and on ours, gates, and the report.
+
+Recordings are kept by content: the reference's for this user, ours in the output folder, so that a
+run that was stopped goes on where it was and a second one only repeats what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shlex
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import dexjax
+import dexjax.sim
+from dexjax.core.errors import ConfigError, DataError
+from dexjax.core.folders import user_cache_dir
+from dexjax.core.runs import write_json
+from dexjax.core.safe_io import read_npz
+from dexjax.parity import gates, grasps, probes
+from dexjax.parity.engines import NativeSimulator
+from dexjax.parity.physx import PhysxConfig, PhysxSimulator, available
+from dexjax.parity.probe import Probe, Recording, Simulator
+from dexjax.sim.physics import physics_preset
+
+Engine = Literal["native", "mjx"]
+# A failure of one of these makes the command fail. G6 shows how fast the simulators part; why no
+# setting of ours meets it is in docs/parity.md.
+REQUIRED = ("G0", "G1", "G2", "G3", "G4", "G5", "G8")
+_SHIFT = 1e-3  # m
+
+
+@dataclass(frozen=True)
+class Row:
+    """One simulator in the table of gates."""
+
+    name: str
+    simulator: Simulator
+    about: str
+    role: Literal["tested", "other", "reference"]
+    shift: float = 0.0  # m that the object's start is moved along x
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that the report shows."""
+
+    rows: tuple[Row, ...]
+    probes: dict[str, Probe]
+    reference: dict[str, Recording]
+    recordings: dict[str, dict[str, Recording]]  # row -> probe -> recording
+    verdicts: dict[str, dict[str, gates.Verdict]]  # row -> gate -> verdict
+    settings: dict[str, Any]
+
+    def failed(self) -> list[str]:
+        """Required gates that the tested row does not pass."""
+        row = next(r.name for r in self.rows if r.role == "tested")
+        return [g for g in REQUIRED if self.verdicts[row][g].ok is False]
+
+
+def run(out: Path, engine: Engine, physics: tuple[str, ...], quick: bool) -> int:
+    """Run everything, write JSON, plots and HTML below `out`; 1 if a required gate fails."""
+    if not available():
+        raise ConfigError(
+            "the PhysX reference needs SAPIEN: pip install 'dexjax[parity]' (Linux on x86-64)"
+        )
+    began = time.perf_counter()
+    results = measure(out, engine, physics, quick)
+    from dexjax.parity.report import (
+        write_report,
+    )  # matplotlib: only when there is something to plot
+
+    summary = summarise(results, engine, quick, time.perf_counter() - began)
+    write_json(out / "parity.json", summary)
+    page = write_report(out, results, summary)
+    failed = results.failed()
+    print(f"\n{page}: {'required gates failed: ' + ', '.join(failed) if failed else 'passed'}")
+    return 1 if failed else 0
+
+
+def measure(out: Path, engine: Engine, physics: tuple[str, ...], quick: bool) -> Results:
+    """Recordings and verdicts of all rows, recorded now or before."""
+    cases = gate_probes(quick)
+    rows = _rows(engine, physics, quick)
+    reference_row = Row("physx", PhysxSimulator(), "the reference", "reference")
+    total, done = (len(rows) + 1) * (len(cases) + 1), 0
+
+    def record(row: Row, probe: Probe) -> Recording:
+        nonlocal done
+        done += 1
+        began = time.perf_counter()
+        recording, cached = _recorded(out, row, probe)
+        spent = "kept" if cached else f"{time.perf_counter() - began:.1f} s"
+        print(f"[{done:3d}/{total}] {row.name:24s} {probe.name:12s} {spent}", flush=True)
+        return recording
+
+    reference = {n: record(reference_row, p) for n, p in cases.items()}
+    cases["P6_windows"] = grasps.windows(cases["P6"], reference["P6"])
+    reference["P6_windows"] = record(reference_row, cases["P6_windows"])
+    recordings = {row.name: {n: record(row, p) for n, p in cases.items()} for row in rows}
+    verdicts = {
+        row.name: {
+            g.name: gates.judge(g, cases, reference, recordings[row.name]) for g in gates.GATES
+        }
+        for row in rows
+    }
+    settings = {r.name: r.simulator.settings() for r in (reference_row, *rows)}
+    return Results(tuple(rows), cases, reference, recordings, verdicts, settings)
+
+
+def gate_probes(quick: bool, half: probes.Half = "gate") -> dict[str, Probe]:
+    """All probes but the windows, which start from the reference's states."""
+    cases = [
+        probes.static_poses(half, "servo"),
+        probes.static_poses(half, "wrench"),
+        probes.joint_steps(half, "soft"),
+        probes.joint_steps(half, "stiff"),
+        probes.tendon_steps(half),
+        probes.base_wrench(half),
+        probes.flat_drops(half),
+        probes.slopes(half),
+        grasps.squeeze_lift(half, 12 if quick else 102),
+    ]
+    return {p.name: p for p in cases}
+
+
+def _rows(engine: Engine, physics: tuple[str, ...], quick: bool) -> list[Row]:
+    ours = [
+        Row(
+            f"{engine} {name}",
+            _simulator(engine, name),
+            f"our engine with physics {name!r}",
+            "other" if i else "tested",
+        )
+        for i, name in enumerate(physics)
+    ]
+    base = PhysxConfig()
+    half = replace(base, timestep=base.timestep / 2, substeps=2 * base.substeps)
+    pgs = PhysxSimulator(replace(base, solver="pgs"))
+    variants = [
+        Row("physx half step", PhysxSimulator(half), "the reference at 1/240 s", "other"),
+        Row("physx pgs", pgs, "the reference with PhysX's older solver", "other"),
+        Row("physx shifted 1 mm", PhysxSimulator(), "the object starts beside", "other", _SHIFT),
+    ]
+    return ours + (variants[:1] if quick else variants)
+
+
+def _simulator(engine: Engine, physics: str) -> Simulator:
+    settings = physics_preset(physics)
+    if engine == "native":
+        return NativeSimulator(settings, threads=2)
+    raise ConfigError(f"engine {engine!r} cannot run probes yet; use --engine native")
+
+
+def _recorded(out: Path, row: Row, probe: Probe) -> tuple[Recording, bool]:
+    """The recording of a probe and whether it was there already."""
+    probe = _shifted(probe, row.shift)
+    name = hashlib.sha256(
+        json.dumps([probe.key(), row.simulator.settings(), _code(row)]).encode()
+    ).hexdigest()
+    # What is not PhysX changes with our code and stays with the run.
+    is_physx = isinstance(row.simulator, PhysxSimulator)
+    folder = user_cache_dir("parity") if is_physx else out / "recordings"
+    path = folder / f"{probe.name}-{name[:20]}.npz"
+    if path.is_file():
+        try:
+            return read_npz(path), True
+        except DataError:  # cut off while it was written elsewhere
+            path.unlink()
+    recording = row.simulator.run(probe)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{time.time_ns()}.part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, **recording)  # type: ignore[arg-type]
+    part.replace(path)
+    return recording, False
+
+
+def _shifted(probe: Probe, shift: float) -> Probe:
+    """The probe with the object's start moved, where the object matters."""
+    if not shift or probe.name[:2] not in ("P4", "P5", "P6"):
+        return probe
+    qpos = probe.qpos.copy()
+    qpos[:, probe.scene.object_qpos] += shift
+    return replace(probe, qpos=qpos)
+
+
+def _code(row: Row) -> str:
+    """Digest of the source that a row's recordings depend on."""
+    here = Path(__file__).parent
+    files = [here / "probe.py", here / "physx.py"]
+    if not isinstance(row.simulator, PhysxSimulator):
+        sim = Path(dexjax.sim.__file__).parent
+        files = [here / "probe.py", here / "engines.py", *sorted(sim.glob("*.py"))]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def summarise(results: Results, engine: str, quick: bool, seconds: float) -> dict[str, Any]:
+    """The results as plain data."""
+    return {
+        "command": "python -m dexjax.parity " + shlex.join(sys.argv[1:]),
+        "version": dexjax.__version__,
+        "engine": engine,
+        "quick": quick,
+        "seconds": round(seconds, 1),
+        "required": list(REQUIRED),
+        "failed": results.failed(),
+        "settings": results.settings,
+        "rows": [{"name": r.name, "about": r.about, "role": r.role} for r in results.rows],
+        "trials": {n: p.num_trials for n, p in results.probes.items()},
+        "gates": [
+            {
+                "name": g.name,
+                "title": g.title,
+                "limits": [
+                    {"figure": x.figure, "bound": x.bound, "unit": x.unit, "why": x.why,
+                     "least": x.least}
+                    for x in g.limits
+                ],
+                "rows": {
+                    row: {"ok": v[g.name].ok, "figures": _plain(v[g.name].figures),
+                          "passed": v[g.name].passed}
+                    for row, v in results.verdicts.items()
+                },
+            }
+            for g in gates.GATES
+        ],
+    }  # fmt: skip
+
+
+def _plain(figures: dict[str, float]) -> dict[str, float | None]:
+    """Figures for JSON, which has no NaN."""
+    return {k: float(f"{v:.4g}") if math.isfinite(v) else None for k, v in figures.items()}
