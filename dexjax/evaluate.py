@@ -51,7 +51,7 @@ _PICTURED = 6  # episodes in the pictures, all splits together
 _RECORDED = 24  # episodes in the file of recorded ones, all splits together
 _WORST = 8  # objects per split in the table on screen
 
-_NUMBERS = ("return", "length", "object_id")  # of an episode; all else is an outcome, 0 or 1
+OUTCOME_NUMBERS = ("return", "length", "object_id")  # of an episode; all else is an outcome, 0 or 1
 
 AgentName = Literal["zero", "random", "scripted"]
 
@@ -354,7 +354,7 @@ def _endings(results: dict[str, np.ndarray], qpos: np.ndarray) -> list[str]:
     """How each of B episodes ended. qpos: (T, B, nq)."""
     found = []
     for b, length in enumerate(results["length"]):
-        outcome = {k: v[b] > 0.5 for k, v in results.items() if k not in _NUMBERS}
+        outcome = {k: v[b] > 0.5 for k, v in results.items() if k not in OUTCOME_NUMBERS}
         path = qpos[: max(int(length), 1), b, OBJECT_QPOS]
         found.append(ending(outcome, path[0], path[-1]))
     return found
@@ -369,7 +369,7 @@ def _episode(env: Any, results: dict[str, np.ndarray], record: Any, b: int) -> E
         scene=env.scene.config,
         object=ObjectReference.of(asset),
         control_dt=env.control_dt,
-        outcome={k: bool(v[b] > 0.5) for k, v in results.items() if k not in _NUMBERS},
+        outcome={k: bool(v[b] > 0.5) for k, v in results.items() if k not in OUTCOME_NUMBERS},
         terms={k: v[:length, b] for k, v in record["terms"].items()},
         goal=record["goal"][0, b] if "goal" in record else None,
         **steps,

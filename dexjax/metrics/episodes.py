@@ -105,6 +105,8 @@ def ending(outcome: Mapping[str, Any], first: np.ndarray, last: np.ndarray) -> s
     by more than 45 degrees); pushed away (never lifted, more than 15 cm from its place); missed;
     not held, not at goal (lifted, but not as asked).
     """
+    if not outcome:
+        return "running"
     if outcome.get(strictest(outcome)):
         return "success"
     if outcome.get("diverged"):

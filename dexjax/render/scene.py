@@ -154,3 +154,10 @@ def _corner_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     out = np.empty_like(normals)
     out[order] = normals
     return out.reshape(-1, 3, 3)
+
+
+def quaternion(matrix: np.ndarray) -> np.ndarray:
+    """Unit wxyz quaternion (4,) of a rotation matrix (3, 3)."""
+    out = np.empty(4)
+    mujoco.mju_mat2Quat(out, np.ascontiguousarray(matrix, float).ravel())
+    return out

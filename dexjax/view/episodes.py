@@ -23,8 +23,14 @@ _ALL = "all objects"
 class EpisodePlayer:
     """Hand, object, table, goal and contacts of one episode out of several, over time."""
 
-    def __init__(self, viewer: Viewer, episodes: Sequence[Episode]) -> None:
+    def __init__(
+        self, viewer: Viewer, episodes: Sequence[Episode], notes: Sequence[str] = ()
+    ) -> None:
+        """notes: what else to say of each episode."""
+        self.notes = notes
         self.viewer, self.episodes = viewer, list(episodes)
+        self._index, self._quiet = 0, False
+        self._known: int | None = None  # steps of a growing episode
         self.episode = self.episodes[0]
         config = self.episode.scene
         self._stage = Stage(config, RenderMesh(np.zeros((3, 3)), np.array([[0, 1, 2]])))
@@ -49,20 +55,58 @@ class EpisodePlayer:
         self._plots()
         self.load(0)
 
+    def replace(self, episodes: Sequence[Episode], available: int) -> None:
+        """Other episodes of the same scene, of which the first steps are known."""
+        with self.viewer.lock:
+            self._index = min(self._index, len(episodes) - 1)
+            self.update(episodes)
+            self.load(self._index)
+            self.reveal(available)
+
+    def reveal(self, available: int) -> None:
+        """More steps are known."""
+        self._known = self.timeline.available = available
+
+    def update(self, episodes: Sequence[Episode]) -> None:
+        """The same episodes, of which more is known now."""
+        with self.viewer.lock:
+            self.episodes, self._known = list(episodes), None
+            self.episode = self.episodes[self._index]
+            self.timeline.available = self.timeline.length
+            labels = self._labels(_ALL)
+            self._quiet = True
+            names = tuple(dict.fromkeys(e.object.name for e in self.episodes))
+            self.object_picker.options = (_ALL, *names)
+            self.object_picker.value = _ALL
+            self.picker.options = labels
+            self.picker.value = labels[self._index]
+            self._quiet = False
+            self._describe(None)
+            self.refresh_plots()
+            self._show(int(self.timeline.slider.value))
+
+    def refresh_plots(self) -> None:
+        """Draw the plots anew after more of the episode became known."""
+        with self.viewer.lock:
+            self._load_plots(self.episode)
+            for plot in self._shown:
+                plot.show(int(self.timeline.slider.value))
+
     def load(self, index: int) -> None:
         """Show another episode from its beginning."""
         with self.viewer.lock:
+            self._index = index
             self.episode = episode = self.episodes[index]
             mesh, note = object_mesh(episode.object)
             self._object.draw(mesh)
             self._goal.visible = episode.goal is not None and self._show_goal.value
             if episode.goal is not None:
                 self._goal.position = episode.goal
-            self._about.content = _describe(episode, note)
+            self._describe(note)
             if note:
                 print(note)
             self._load_plots(episode)
-            self.timeline.load(len(episode.qpos), episode.control_dt)
+            self.timeline.load(len(episode.qpos), episode.control_dt, available=self._known)
 
     def _controls(self) -> None:
         gui = self.viewer.server.gui
@@ -71,7 +115,7 @@ class EpisodePlayer:
         self.object_picker: Any = gui.add_dropdown("object", (_ALL, *names), initial_value=_ALL)
         self.picker: Any = gui.add_dropdown("episode", self._labels(_ALL))
         self.object_picker.on_update(lambda _: self._filter())
-        self.picker.on_update(lambda _: self.load(int(self.picker.value.split(":")[0])))
+        self.picker.on_update(lambda _: self._picked())
         with gui.add_folder("Show", expand_by_default=False):
             self._show_hand: Any = gui.add_dropdown("hand", ("visual", "collision", "both"))
             self._show_contacts: Any = gui.add_checkbox("contacts and forces", True)
@@ -88,10 +132,19 @@ class EpisodePlayer:
         )
 
     def _filter(self) -> None:
+        if self._quiet:
+            return
         with self.viewer.lock:
             labels = self._labels(self.object_picker.value)
+            self._quiet = True
             self.picker.options = labels
             self.picker.value = labels[0]
+            self._quiet = False
+            self._picked()
+
+    def _picked(self) -> None:
+        if not self._quiet:
+            self.load(int(self.picker.value.split(":")[0]))
 
     def _layers(self) -> None:
         with self.viewer.lock:
@@ -101,6 +154,10 @@ class EpisodePlayer:
             self._contacts.visible = self._show_contacts.value
             self._goal.visible = self.episode.goal is not None and self._show_goal.value
             self._show(int(self.timeline.slider.value))
+
+    def _describe(self, note: str | None) -> None:
+        extra = self.notes[self._index] if self._index < len(self.notes) else None
+        self._about.content = _text(self.episode, note or extra)
 
     def _plots(self) -> None:
         folder = self.viewer.server.gui.add_folder("Plots")
@@ -112,7 +169,9 @@ class EpisodePlayer:
     def _load_plots(self, episode: Episode) -> None:
         times = episode.control_dt * np.arange(len(episode.qpos))
         if episode.terms:
-            by_size = sorted(episode.terms, key=lambda k: -float(np.abs(episode.terms[k]).sum()))
+            by_size = sorted(
+                episode.terms, key=lambda k: -float(np.nansum(np.abs(episode.terms[k])))
+            )
             self._reward.load(times, {k: episode.terms[k] for k in by_size[:_MOST_TERMS]})
         if episode.finger_force is not None:
             norms = np.linalg.norm(episode.finger_force, axis=-1)
@@ -147,11 +206,11 @@ class EpisodePlayer:
                 plot.show(step)
 
 
-def _describe(episode: Episode, note: str | None) -> str:
+def _text(episode: Episode, note: str | None) -> str:
     """What the panel says of an episode."""
     mark = "**success**" if episode.good else f"**{episode.ending}**"
     names = (k.removeprefix("success_") for k, v in episode.outcome.items() if v)
-    total = sum(float(np.sum(v)) for v in episode.terms.values())
+    total = sum(float(np.nansum(v)) for v in episode.terms.values())
     lines = [f"{episode.object.name} - {mark}", f"outcomes: {', '.join(names) or 'none'}"]
     if episode.terms:
         lines.append(f"return {total:.2f}")

@@ -33,7 +33,8 @@ class GrowingPlot:
         self._lines = np.stack([np.asarray(v, np.float64) for v in lines.values()])
         if self._handle is not None:
             self._handle.remove()
-        low, high = float(np.nanmin(self._lines)), float(np.nanmax(self._lines))
+        known = self._lines[np.isfinite(self._lines)]
+        low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
         room = 0.05 * (high - low) or 1.0
         series: list[dict[str, Any]] = [{"label": "s"}]
         for i, name in enumerate(lines):

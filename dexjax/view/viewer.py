@@ -97,7 +97,12 @@ class Viewer:
         """Look at a box (3,), (3,) from the front right, slightly above."""
         centre = 0.5 * (np.asarray(low) + np.asarray(high))
         radius = 0.5 * float(np.linalg.norm(np.asarray(high) - np.asarray(low)))
-        self.look(centre + 2.6 * radius * np.array([0.55, -0.72, 0.42]), centre)
+        self.look(centre + 1.9 * radius * np.array([0.55, -0.72, 0.42]), centre)
+        self.server.scene.add_grid(  # a floor to see the size by: cells of 1 cm
+            "/floor", 4 * radius, 4 * radius, cell_size=0.01, cell_color=(225, 225, 225),
+            section_size=0.1, section_color=(170, 170, 170), shadow_opacity=0.25,
+            position=(float(centre[0]), float(centre[1]), float(low[2]) - 0.002),
+        )  # fmt: skip
         self.server.initial_camera.near = max(1e-3, 0.02 * radius)
 
     def reset_camera(self) -> None:
