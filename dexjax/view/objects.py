@@ -62,7 +62,7 @@ class ObjectViewer:
             self._pose,
         ):
             control.on_update(lambda _: self.draw())
-        self._pose.on_update(lambda _: (self.draw(), self._frame()))
+        self._pose.on_update(lambda _: self._settle())
         self.load(0)
 
     def load(self, index: int) -> None:
@@ -195,6 +195,10 @@ class ObjectViewer:
             "/object/slice", image, float((high - low)[across]), float((high - low)[up]),
             wxyz=quaternion(turn), position=centre, cast_shadow=False, receive_shadow=False,
         )  # fmt: skip
+
+    def _settle(self) -> None:
+        self.draw()
+        self._frame()
 
     def _frame(self) -> None:
         """Put floor and camera where the object is now."""
