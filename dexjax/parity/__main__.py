@@ -49,6 +49,26 @@ def run(
     return run_probes(out, engine, physics, quick)
 
 
+@app.command(name="plan")
+def plan(folder: tyro.conf.Positional[Path], half: Literal["gate", "calibration"] = "gate") -> int:
+    """Write all probes as files that isaac_recorder.py runs in Isaac Gym.
+
+    Args:
+        folder: Where to write; the recorder is copied beside the probes.
+        half: Which of the two sets of probes.
+    """
+    import shutil
+
+    from dexjax.parity import isaac_recorder
+    from dexjax.parity.plan import write_plan
+    from dexjax.parity.run import gate_probes
+
+    files = write_plan(list(gate_probes(False, half).values()), folder)
+    recorder = shutil.copy(isaac_recorder.__file__, folder / "isaac_recorder.py")
+    print(f"{folder}: {len(files)} probes and {recorder}")
+    return 0
+
+
 @app.command(name="tables")
 def tables(
     runs: tyro.conf.Positional[tuple[Path, ...]] = (),

@@ -223,11 +223,19 @@ def actor_properties(gym, env, actor, joints, bodies):
     }
     known = [f for f in DOF_FIELDS if f in (dofs.dtype.names or ())]
     properties = {
-        "joint": {f: plain(dofs[f]) for f in known},
+        "joint": {f: dof_column(dofs, f) for f in known},
         "body": columns(rigid, ("mass", "com", "inertia", "flags")),
         "shape": columns(shapes, SHAPE_FIELDS),
     }
     return axes, properties
+
+
+def dof_column(dofs, field):
+    """One property of all joints; limits are null where a joint has none."""
+    values = plain(dofs[field])
+    if field in ("lower", "upper") and "hasLimits" in dofs.dtype.names:
+        return [v if has else None for v, has in zip(values, dofs["hasLimits"].tolist())]
+    return values
 
 
 def rigid_states(name, state):
@@ -255,7 +263,7 @@ def read_plan(path):
 
 def gravity_groups(arrays):
     """Trials (lists of rows) that share one direction of gravity; a simulation has only one."""
-    groups = {}
+    groups: dict = {}
     for i, gravity in enumerate(arrays["gravity"].tolist()):
         groups.setdefault(tuple(gravity), []).append(i)
     return [groups[k] for k in sorted(groups)]

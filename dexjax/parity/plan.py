@@ -1,4 +1,4 @@
-"""Probes for another simulator to run: a folder of plain files, and the way back from its traces.
+"""Probes for another simulator to run: a folder of plain files. The way back is in `recorded`.
 
 `write_plan` writes each probe's initial states, targets, wrenches and drives as `.npz`, the hand as
 MJCF and the objects as URDFs with convex pieces; `isaac_recorder.py` reads it with NumPy alone.
@@ -18,8 +18,7 @@ import numpy as np
 
 from dexjax.core.errors import DataError
 from dexjax.objects.asset import ObjectAsset
-from dexjax.parity.probe import FRAME, Probe, Recording
-from dexjax.parity.trace import Trace
+from dexjax.parity.probe import FRAME, Probe
 from dexjax.sim.scene import OBJECT_BODY, Scene
 
 FORMAT, VERSION = "dexjax.plan", 1
@@ -39,7 +38,7 @@ def write_plan(probes: Sequence[Probe], folder: str | Path) -> list[Path]:
 def _write_probe(probe: Probe, folder: Path) -> Path:
     scene, model = probe.scene, probe.scene.model
     at = scene.object_qpos
-    joints = _moving_joints(scene)
+    joints = moving_joints(scene)
     names = [model.joint(j).name for j in joints]
     ctrl = np.zeros((probe.num_frames, probe.num_trials, len(joints)), np.float32)
     driven = np.zeros(len(joints), bool)
@@ -85,8 +84,8 @@ def _write_probe(probe: Probe, folder: Path) -> Path:
     return path
 
 
-def _moving_joints(scene: Scene) -> list[int]:
-    """Slides and hinges, base first, then fingers in hand order."""
+def moving_joints(scene: Scene) -> list[int]:
+    """MuJoCo's joints that a plan names: slides and hinges, base first, then fingers in order."""
     model = scene.model
     base = [
         j for j in range(model.njnt) if model.joint(j).name.startswith("base_") and _moves(model, j)
@@ -95,11 +94,16 @@ def _moving_joints(scene: Scene) -> list[int]:
 
 
 def _moves(model: mujoco.MjModel, j: int) -> bool:
-    return model.jnt_type[j] in (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
+    return _is_hinge(model, j) or bool(model.jnt_type[j] == mujoco.mjtJoint.mjJNT_SLIDE)
 
 
 def _is_hinge(model: mujoco.MjModel, j: int) -> bool:
     return bool(model.jnt_type[j] == mujoco.mjtJoint.mjJNT_HINGE)
+
+
+def _range(model: mujoco.MjModel, j: int) -> np.ndarray:
+    """Limits; far ones for a joint without, since not every importer reads `limited`."""
+    return model.jnt_range[j] if model.jnt_limited[j] else np.array([-10.0, 10.0])
 
 
 def _drives(model: mujoco.MjModel, joints: list[int], driven: np.ndarray) -> dict[str, list[float]]:
@@ -185,9 +189,13 @@ def _write_hand(scene: Scene, folder: Path) -> str:
     name = f"hand_{hashlib.sha256(settings).hexdigest()[:8]}.xml"
     model = scene.model
     first = next(b for b in range(1, model.nbody) if model.body(b).name != OBJECT_BODY)
+    hand = _body(model, first)
+    if scene.config.base == "servo":  # its joints hang on a link that importers can hold fixed
+        held = '<inertial pos="0 0 0" mass="1" diaginertia="0.01 0.01 0.01"/>'
+        hand = f'<body name="base">{held}{hand}</body>'
     text = [
         '<mujoco model="hand"><compiler angle="radian"/><worldbody>',
-        _body(model, first),
+        hand,
         "</worldbody>",
         _tendons(model),
         "</mujoco>",
@@ -209,8 +217,7 @@ def _body(model: mujoco.MjModel, b: int) -> str:
                 f'<joint name="{model.joint(j).name}" '
                 f'type="{"hinge" if _is_hinge(model, j) else "slide"}" '
                 f'pos="{_row(model.jnt_pos[j])}" axis="{_row(model.jnt_axis[j])}" '
-                f'limited="{"true" if model.jnt_limited[j] else "false"}" '
-                f'range="{_row(model.jnt_range[j])}"/>'
+                f'limited="true" range="{_row(_range(model, j))}"/>'
             )
     for g in range(model.body_geomadr[b], model.body_geomadr[b] + model.body_geomnum[b]):
         if model.geom_contype[g] or model.geom_conaffinity[g]:
@@ -245,88 +252,3 @@ def _tendons(model: mujoco.MjModel) -> str:
 
 def _row(values: Any) -> str:
     return " ".join(f"{float(v):.9g}" for v in values)
-
-
-# --- the way back --------------------------------------------------------------------------------
-
-
-def recording_from_traces(probe: Probe, traces: Sequence[Trace]) -> Recording:
-    """What another simulator recorded of a probe, as our own simulators return it.
-
-    traces: those of one repeat; together they hold every trial once (`param_trial`). Row 0 is the
-    probe's own start. Velocities of the object and of a free hand are taken to the point that
-    MuJoCo's coordinates mean. Raises DataError for traces of another probe.
-    """
-    scene, model = probe.scene, probe.scene.model
-    for trace in traces:
-        if trace.meta.get("extra", {}).get("plan_key") != probe.key():
-            raise DataError(
-                f"{trace.source}: recorded for another version of probe {probe.name!r}; write the "
-                "plan again (python -m dexjax.parity plan) and record it"
-            )
-    trial = np.concatenate([t["param_trial"] for t in traces]).astype(int)
-    if sorted(trial.tolist()) != list(range(probe.num_trials)):
-        raise DataError(
-            f"{traces[0].source if traces else probe.name}: trials {sorted(trial.tolist())} of "
-            f"probe {probe.name!r}; each of 0 to {probe.num_trials - 1} is needed once"
-        )
-    frames = probe.num_frames
-    qpos = np.tile(probe.qpos, (frames + 1, 1, 1))
-    qvel = np.tile(probe.qvel, (frames + 1, 1, 1))
-    joints = _moving_joints(scene)
-    names = [model.joint(j).name for j in joints]
-    at, vat = scene.object_qpos, scene.object_qvel
-    table = np.zeros((frames + 1, probe.num_trials), np.float32)
-    force = np.zeros((frames + 1, probe.num_trials, 5, 3), np.float32)
-    for trace in traces:
-        rows = trace["param_trial"].astype(int)
-        if trace.num_steps != frames:
-            raise DataError(f"{trace.source}: {trace.num_steps} frames; {frames} are needed")
-        if "joint_pos" in trace:
-            part = trace.select("joint", names)
-            qpos[1:, rows[:, None], model.jnt_qposadr[joints]] = part.after("joint_pos")
-            qvel[1:, rows[:, None], model.jnt_dofadr[joints]] = part.after("joint_vel")
-        if "root_pos" in trace and probe.config.base == "wrench":
-            quat = trace.after("root_quat")
-            qpos[1:, rows, :3], qpos[1:, rows, 3:7] = trace.after("root_pos"), quat
-            spin = trace.after("root_angvel")
-            com = model.body_ipos[scene.body_ids[0]]
-            arm = _rotate(quat, com)
-            qvel[1:, rows, :3] = trace.after("root_linvel") - np.cross(spin, arm)
-            qvel[1:, rows, 3:6] = _rotate(quat, spin, inverse=True)
-        if "object_pos" in trace:
-            quat = trace.after("object_quat")[:, :, 0]
-            qpos[1:, rows, at : at + 3] = trace.after("object_pos")[:, :, 0]
-            qpos[1:, rows, at + 3 : at + 7] = quat
-            qvel[1:, rows, vat : vat + 3] = trace.after("object_linvel")[:, :, 0]
-            spin = trace.after("object_angvel")[:, :, 0]
-            qvel[1:, rows, vat + 3 : vat + 6] = _rotate(quat, spin, inverse=True)
-    return {
-        "qpos": qpos.astype(np.float32),
-        "qvel": qvel.astype(np.float32),
-        **_bodies(probe, qpos),
-        "finger_force": force,
-        "table_force": table,
-        "finite": np.ones((frames + 1, probe.num_trials), np.float32),
-    }
-
-
-def _bodies(probe: Probe, qpos: np.ndarray) -> dict[str, np.ndarray]:
-    """Body poses at recorded coordinates, by MuJoCo's kinematics."""
-    scene = probe.scene
-    data = mujoco.MjData(scene.model)
-    shape = (*qpos.shape[:2], len(scene.body_ids))
-    pos, quat = np.zeros((*shape, 3), np.float32), np.zeros((*shape, 4), np.float32)
-    for t, i in np.ndindex(qpos.shape[:2]):
-        data.qpos[:] = qpos[t, i]
-        mujoco.mj_kinematics(scene.model, data)
-        pos[t, i], quat[t, i] = data.xpos[scene.body_ids], data.xquat[scene.body_ids]
-    return {"body_pos": pos, "body_quat": quat}
-
-
-def _rotate(quat: np.ndarray, vector: np.ndarray, inverse: bool = False) -> np.ndarray:
-    w, v = quat[..., :1], quat[..., 1:]
-    v = -v if inverse else v
-    vector = np.broadcast_to(vector, v.shape)
-    twice = 2 * np.cross(v, vector)
-    return vector + w * twice + np.cross(v, twice)

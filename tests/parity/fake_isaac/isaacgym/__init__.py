@@ -1,0 +1,1 @@
+"""A stand-in for Isaac Gym: its tensor API over simple, exactly known motion. No physics."""
