@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
+import mujoco
 import numpy as np
 import trimesh
 
@@ -19,8 +20,9 @@ from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.build import AssetOptions, build_asset
 from dexjax.objects.builtin import builtin_asset
 from dexjax.parity.physx import cooked
-from dexjax.parity.probe import Probe, Recording
+from dexjax.parity.probe import FRAME, Probe, Recording
 from dexjax.parity.probes import SEED, Half, box, hold, targets
+from dexjax.sim.physics import LINK_DAMPING
 from dexjax.sim.scene import SceneConfig
 
 FRAMES = 192  # 3.2 s
@@ -33,33 +35,43 @@ _GAP = 0.003  # m between palm and object at the start
 _PALM = 0.009  # m from the palm's surface to the grasp centre
 
 
-def squeeze_lift(half: Half, trials: int, *, sdf: bool = False) -> Probe:
+def squeeze_lift(
+    half: Half, trials: int, *, base: Literal["servo", "wrench"] = "servo", sdf: bool = False
+) -> Probe:
     """Grasps of boxes, capsules and built-in meshes in equal shares.
 
+    servo: base and distal joints have servos, gains of the servo environment. wrench: UniDexGrasp's
+    free hand, lifted by a constant force, J0 led by tendons, soft gains; lighter objects.
     `info`: kind (0 box, 1 capsule, 2 mesh), start height of the object.
     """
-    rng = np.random.default_rng(SEED[half] + 6)
+    rng = np.random.default_rng(SEED[half] + (6 if base == "servo" else 8))
     assets, poses = _objects(half, sdf)
     kind = np.arange(trials) % 3
     object_id = kind * _SHAPES + rng.integers(_SHAPES, size=trials)
-    probe = hold(SceneConfig(), assets, trials, FRAMES, "P6")
+    config, heaviest = SceneConfig(), 0.8
+    if base == "wrench":
+        config, heaviest = SceneConfig(base="wrench", coupling="tendon", finger_kp=1.0), 0.4
+    probe = hold(config, assets, trials, FRAMES, "P6" if base == "servo" else "P6_wrench")
     probe = replace(probe, object_id=object_id)
     scene = probe.scene
-    mass = np.exp(rng.uniform(np.log(0.05), np.log(0.8), trials))
+    mass = np.exp(rng.uniform(np.log(0.05), np.log(heaviest), trials))
     probe.object_params[:, 0] = mass / np.array([assets[k].mass for k in object_id])
     probe.object_params[:, 1] = rng.uniform(0.3, 1.0, trials)
     at = scene.object_qpos
-    base = np.zeros((trials, 6))
+    place = np.zeros((trials, 6))
     for i, k in enumerate(object_id):
         quat, low, high = poses[k]
         probe.qpos[i, at : at + 3] = 0.0, 0.0, -low[2]
         probe.qpos[i, at + 3 : at + 7] = quat
         height = high[2] - low[2]
-        base[i, 0] = low[0] + _PALM - _GAP - rng.uniform(0, 0.004)
-        base[i, 1] = 0.5 * (low[1] + high[1]) + rng.uniform(0.02, 0.045)
-        base[i, 2] = max(0.06, 0.5 * height + rng.uniform(-0.025, 0.01))
-        base[i, 4] = -np.pi / 2  # palm towards +x, index finger and thumb up
-    probe.qpos[:, :6] = base
+        place[i, 0] = low[0] + _PALM - _GAP - rng.uniform(0, 0.004)
+        place[i, 1] = 0.5 * (low[1] + high[1]) + rng.uniform(0.02, 0.045)
+        place[i, 2] = max(0.06, 0.5 * height + rng.uniform(-0.025, 0.01))
+        place[i, 4] = -np.pi / 2  # palm towards +x, index finger and thumb up
+    if base == "servo":
+        probe.qpos[:, :6] = place
+    else:
+        _place_free_hand(probe, place[:, :3])
     closure = rng.uniform(0.75, 1.2, trials)
     start, closed = (
         np.stack([_posture(scene.hand, c) for c in cs]) for cs in (0 * closure, closure)
@@ -68,14 +80,30 @@ def squeeze_lift(half: Half, trials: int, *, sdf: bool = False) -> Probe:
     for t in range(FRAMES):
         share = min(1.0, (t + 1) / CLOSED)
         up = HEIGHT * np.clip((t + 1 - LIFT) / (TOP - LIFT), 0, 1)
-        lifted = base + [0, 0, up, 0, 0, 0]
+        lifted = place + [0, 0, up, 0, 0, 0]
         probe.ctrl[t] = targets(probe, start + share * (closed - start), lifted)
+    if base == "wrench":
+        hand = scene.model.body_mass[scene.body_ids[:-1]].sum()
+        speed = HEIGHT / ((TOP - LIFT) * FRAME)
+        left = 1 - LINK_DAMPING / 120  # of the force, at PhysX's steps of 1/120 s
+        probe.wrench[LIFT:TOP, :, 2] = speed * LINK_DAMPING * hand / left
     labels = [
         f"{assets[k].name} {m:.2f} kg, friction {f:.2f}, closure {c:.2f}"
         for k, m, f, c in zip(object_id, mass, probe.object_params[:, 1], closure, strict=True)
     ]
     info = {"kind": kind.astype(float), "height": probe.qpos[:, at + 2].copy()}
     return replace(probe, labels=tuple(labels), info=info)
+
+
+def _place_free_hand(probe: Probe, grasp_centre: np.ndarray) -> None:
+    """Palm towards +x, index finger up, grasp centre at (B, 3); in place."""
+    half = np.sqrt(0.5)
+    quat = np.zeros(4)
+    mujoco.mju_mulQuat(quat, np.array([half, 0, -half, 0]), np.array([half, half, 0, 0]))
+    arm = np.zeros(3)
+    centre = np.asarray(probe.scene.hand.grasp_centre, np.float64)
+    mujoco.mju_rotVecQuat(arm, centre, quat)
+    probe.qpos[:, :3], probe.qpos[:, 3:7] = grasp_centre - arm, quat
 
 
 def held(probe: Probe, recording: Recording) -> np.ndarray:

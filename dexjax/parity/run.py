@@ -96,7 +96,7 @@ def measure(out: Path, engine: Engine, physics: tuple[str, ...], quick: bool) ->
         nonlocal done
         done += 1
         began = time.perf_counter()
-        recording, cached = _recorded(out, row, probe)
+        recording, cached = recorded(out, row, probe)
         spent = "kept" if cached else f"{time.perf_counter() - began:.1f} s"
         print(f"[{done:3d}/{total}] {row.name:24s} {probe.name:12s} {spent}", flush=True)
         return recording
@@ -115,7 +115,9 @@ def measure(out: Path, engine: Engine, physics: tuple[str, ...], quick: bool) ->
     return Results(tuple(rows), cases, reference, recordings, verdicts, settings)
 
 
-def gate_probes(quick: bool, half: probes.Half = "gate") -> dict[str, Probe]:
+def gate_probes(
+    quick: bool, half: probes.Half = "gate", grasp_trials: int = 102
+) -> dict[str, Probe]:
     """All probes but the windows, which start from the reference's states."""
     cases = [
         probes.static_poses(half, "servo"),
@@ -126,7 +128,7 @@ def gate_probes(quick: bool, half: probes.Half = "gate") -> dict[str, Probe]:
         probes.base_wrench(half),
         probes.flat_drops(half),
         probes.slopes(half),
-        grasps.squeeze_lift(half, 12 if quick else 102),
+        grasps.squeeze_lift(half, 12 if quick else grasp_trials),
     ]
     return {p.name: p for p in cases}
 
@@ -159,7 +161,7 @@ def _simulator(engine: Engine, physics: str) -> Simulator:
     raise ConfigError(f"engine {engine!r} cannot run probes yet; use --engine native")
 
 
-def _recorded(out: Path, row: Row, probe: Probe) -> tuple[Recording, bool]:
+def recorded(out: Path, row: Row, probe: Probe) -> tuple[Recording, bool]:
     """The recording of a probe and whether it was there already."""
     probe = _shifted(probe, row.shift)
     name = hashlib.sha256(
