@@ -61,21 +61,21 @@ def write_pictures(episodes: Sequence[Episode], stem: Path) -> list[Path]:
     png, mp4 = Path(f"{stem}.png"), Path(f"{stem}.mp4")
     tiles = [tile for stage in stages for tile in stage.moments()]
     write_png(png, grid(tiles, len(STRIP_MOMENTS)))
-    _write_video(stages, mp4, VIDEO_TILE, VIDEO_STRIDE)
-    return [png, mp4]
+    return [png, _write_video(stages, mp4, VIDEO_TILE, VIDEO_STRIDE)]
 
 
 def write_video(
-    episodes: Sequence[Episode], path: Path, *, tile: int = 256, stride: int = 1
-) -> None:
+    episodes: Sequence[Episode], path: Path, *, tile: int = 240, stride: int = 2
+) -> Path:
     """All episodes at once as an H.264 video, each with its caption, framed green for success.
 
-    tile: side of one episode's picture in pixels; stride: control steps per frame.
+    Returns the file written, see `write_mp4`. tile: side of one episode's picture in pixels;
+    stride: control steps per frame.
     """
-    _write_video([EpisodeStage(e) for e in episodes], path, tile, stride)
+    return _write_video([EpisodeStage(e) for e in episodes], path, tile, stride)
 
 
-def _write_video(stages: Sequence[EpisodeStage], path: Path, tile: int, stride: int) -> None:
+def _write_video(stages: Sequence[EpisodeStage], path: Path, tile: int, stride: int) -> Path:
     columns = VIDEO_COLUMNS if len(stages) <= 6 else math.ceil(math.sqrt(1.5 * len(stages)))
     columns = min(columns, len(stages))
 
@@ -83,7 +83,7 @@ def _write_video(stages: Sequence[EpisodeStage], path: Path, tile: int, stride: 
         for t in range(0, max(len(s.episode.qpos) for s in stages), stride):
             yield grid([s.tile(t, tile, supersample=1) for s in stages], columns)
 
-    write_mp4(path, frames(), fps=1 / (stride * stages[0].episode.control_dt))
+    return write_mp4(path, frames(), fps=1 / (stride * stages[0].episode.control_dt))
 
 
 class EpisodeStage:

@@ -20,11 +20,15 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         raise DataError(f"{path}: cannot write the image: {error.strerror or error}") from error
 
 
-def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float = 30.0) -> None:
+def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float = 30.0) -> Path:
     """Write equally large (H, W, 3) uint8 frames as H.264; odd sizes lose one row or column.
 
-    Raises DataError where there are no frames, or frames of several sizes, or ffmpeg fails.
+    Returns the file written: where there is no ffmpeg at all, an animated .gif beside it. Raises
+    DataError where there are no frames, or frames of several sizes, or ffmpeg fails.
     """
+    program = _ffmpeg()
+    if program is None:
+        return _write_gif(Path(path).with_suffix(".gif"), frames, fps)
     writer: subprocess.Popen[bytes] | None = None
     size = (0, 0)
     try:
@@ -33,7 +37,7 @@ def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float = 30.0)
             height, width = (s - s % 2 for s in frame.shape[:2])  # yuv420 needs even sizes
             if writer is None:
                 size = (width, height)
-                writer = _start_ffmpeg(Path(path), size, fps)
+                writer = _start_ffmpeg(program, Path(path), size, fps)
             if (width, height) != size:
                 raise DataError(f"{path}: frame of {width}x{height} after frames of {size}")
             assert writer.stdin is not None
@@ -47,14 +51,39 @@ def write_mp4(path: str | Path, frames: Iterable[np.ndarray], fps: float = 30.0)
     if writer is not None and writer.returncode:
         reason = message.decode(errors="replace").strip() or f"exit code {writer.returncode}"
         raise DataError(f"{path}: ffmpeg could not write the video ({reason[-300:]})")
+    return Path(path)
 
 
-def _start_ffmpeg(path: Path, size: tuple[int, int], fps: float) -> subprocess.Popen[bytes]:
+def _ffmpeg() -> str | None:
+    """Path of the ffmpeg program; None, with a line that says so, where there is none."""
+    try:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        print(f"no ffmpeg ({str(error).splitlines()[0]}): writing a .gif instead of a video")
+        return None
+
+
+def _write_gif(path: Path, frames: Iterable[np.ndarray], fps: float) -> Path:
+    images = [Image.fromarray(_checked(f)) for f in frames]
+    if not images:
+        raise DataError(f"{path}: no frames to write")
+    try:
+        images[0].save(
+            path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0
+        )
+    except OSError as error:
+        raise DataError(f"{path}: cannot write: {error.strerror or error}") from error
+    return path
+
+
+def _start_ffmpeg(
+    program: str, path: Path, size: tuple[int, int], fps: float
+) -> subprocess.Popen[bytes]:
     """An ffmpeg that reads raw frames. Not `imageio_ffmpeg.write_frames`: that runs Python code in
     the forked child, which may deadlock beside JAX's threads."""
-    import imageio_ffmpeg
-
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-f", "rawvideo"]
+    command = [program, "-y", "-v", "error", "-f", "rawvideo"]
     command += ["-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}", "-r", f"{fps:.6g}", "-i", "-"]
     command += ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "17", str(path)]
     pipe, quiet = subprocess.PIPE, subprocess.DEVNULL

@@ -67,7 +67,7 @@ def _record(target: str, path: Path) -> None:
     if not path.parent.is_dir():
         raise ConfigError(f"--record {path}: no such folder {path.parent}")
     episodes = episodes_of(target)
-    write_video(episodes, path)
+    path = write_video(episodes, path)
     good = sum(e.good for e in episodes)
     print(f"{path}: {len(episodes)} episodes, {good} of them successes")
 

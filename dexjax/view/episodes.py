@@ -160,7 +160,7 @@ class EpisodePlayer:
         self._about.content = _text(self.episode, note or extra)
 
     def _plots(self) -> None:
-        folder = self.viewer.server.gui.add_folder("Plots")
+        folder = self.viewer.server.gui.add_folder("Plots", order=2000.0)
         self._reward = GrowingPlot(self.viewer, folder, "reward terms", "per step")
         self._force = GrowingPlot(self.viewer, folder, "force on each finger", "N")
         self._height = GrowingPlot(self.viewer, folder, "object above its start", "m")

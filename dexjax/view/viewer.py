@@ -45,6 +45,7 @@ class Viewer:
         if free != port:
             print(f"port {port} is in use: serving at {free} instead")
         self.lock = threading.RLock()
+        self._ended = threading.Event()
         self._tickers: list[Callable[[float], None]] = []
         with contextlib.redirect_stdout(io.StringIO()):  # its banner; ours says more
             server = viser.ViserServer(host=host, port=free, label=title, verbose=False)
@@ -119,15 +120,18 @@ class Viewer:
         """Call `ticker(seconds)` about sixty times per second while `run` runs."""
         self._tickers.append(ticker)
 
-    def run(self, seconds: float | None = None) -> None:
-        """Serve until Ctrl-C or SIGTERM (or for some seconds), then stop the server."""
-        end = None if seconds is None else time.monotonic() + seconds
+    def end(self) -> None:
+        """Make `run` return; from any thread."""
+        self._ended.set()
+
+    def run(self) -> None:
+        """Serve until Ctrl-C, SIGTERM or `end`, then stop the server."""
         last = time.monotonic()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.default_int_handler)  # also where a shell ignored it
         try:
-            while end is None or time.monotonic() < end:
+            while not self._ended.is_set():
                 time.sleep(_TICK)
                 now = time.monotonic()
                 with self.lock:
@@ -142,9 +146,9 @@ class Viewer:
     def _decorate(self, title: str) -> None:
         server = self.server
         server.gui.configure_theme(
-            control_layout="fixed", control_width="medium", show_logo=False,
-            show_share_button=False, brand_color=(44, 110, 170),
-        )  # fmt: skip
+            show_logo=False, show_share_button=False, brand_color=(44, 110, 170)
+        )
+        server.gui.main_panel.dock_right()
         server.scene.set_up_direction("+z")
         server.scene.world_axes.visible = False
         # Lights of our own: the default environment map would make everything grey.

@@ -104,7 +104,8 @@ class Browser:
     def click(self, script: str) -> None:
         """Click in the middle of the element that an expression finds."""
         box = self.value(
-            f"(() => {{ const r = ({script}).getBoundingClientRect();"
+            f"(() => {{ const e = {script}; e.scrollIntoView({{block: 'center'}});"
+            "const r = e.getBoundingClientRect();"
             "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
