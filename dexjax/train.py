@@ -112,6 +112,16 @@ def main(argv: Sequence[str] | None = None, start: float | None = None) -> int:
             raise
         print(f"error: cannot write {e.filename or 'to disk'}: {e.strerror}", file=sys.stderr)
         return 2
+    except jax.errors.JaxRuntimeError as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        print(
+            f"error: the device ran out of memory ({str(e).splitlines()[0]}). Use fewer "
+            "--num-envs, --num-seeds or --objects, more --ppo.minibatches, or more --devices; "
+            "what was saved can be resumed",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         print("\nstopped by SIGINT", file=sys.stderr)
         return 130

@@ -22,7 +22,7 @@ from dexjax import train
 from dexjax.core import checkpoint
 from dexjax.core.errors import ConfigError
 from dexjax.core.progress import MetricsLog, ProgressDisplay
-from dexjax.rl import ppo
+from dexjax.rl import devices, ppo
 from dexjax.rl.registry import find_env
 from dexjax.rl.trained import load_policy, read_settings
 
@@ -166,6 +166,19 @@ def test_full_disk_stops_with_an_intact_checkpoint(tmp_path, monkeypatch, capsys
     assert resume(tmp_path / "run", 6) == 0
     assert start(tmp_path / "whole", 6) == 0
     assert arrays(tmp_path / "run") == arrays(tmp_path / "whole")
+
+
+def test_out_of_memory_is_one_line(tmp_path, monkeypatch, capsys):
+    """A device that cannot hold an update: what to change, and what was saved is kept."""
+    run = tmp_path / "run"
+    assert start(run, 1) == 0
+    too_large = jax.jit(lambda: jax.numpy.zeros(2**46))
+    monkeypatch.setattr(devices.Program, "update", lambda *_: too_large().block_until_ready())
+    assert resume(run, 3) == 2
+    err = capsys.readouterr().err
+    assert "out of memory" in err.lower() and "--num-envs" in err and err.count("\n") == 1
+    monkeypatch.undo()
+    assert resume(run, 3) == 0
 
 
 def test_evaluates_itself_at_the_end(tmp_path, monkeypatch):
