@@ -38,6 +38,7 @@ from dexjax.metrics.episodes import (
     write_episodes,
 )
 from dexjax.metrics.replay import choose_episodes, write_pictures
+from dexjax.metrics.report import write_report
 from dexjax.metrics.statistics import per_object, summarise
 from dexjax.metrics.tables import category_table, markdown_table, object_table, split_table
 from dexjax.rl import ppo
@@ -61,8 +62,8 @@ class Command:
     """Evaluate a trained run, or an agent that needs no training, and print markdown tables."""
 
     run: tyro.conf.Positional[Path | None] = None
-    """Run folder of `dexjax.train`; evaluation.json, .md, .mp4, .png and .episodes.npz are written
-    into it, with --objects under a name that tells which."""
+    """Run folder of `dexjax.train`; evaluation.json, .md, .html (the report), .mp4, .png and
+    .episodes.npz are written into it, with --objects under a name that tells which."""
     objects: tuple[str, ...] = ()
     """Objects, each entry one split (same texts as in dexjax.train); default: those of the task."""
     episodes: int = EPISODES
@@ -450,6 +451,11 @@ def _evaluate(
     print("\n" + report(title, summaries, _WORST) + "\n")
     if drawn or others:
         write_episodes(written[0].with_suffix(SUFFIX), [*drawn, *others])
+    if written:
+        run_dir = Path(head["run"]) if head["run"] else None
+        file = written[0].with_suffix(".html")
+        recorded_ones = [*drawn, *others] if draw else []
+        write_report(file, f"Evaluation: {title}", result, recorded_ones, run_dir)
     if drawn:
         since = time.monotonic()
         pictures = write_pictures(drawn, written[0].with_suffix(""))

@@ -130,6 +130,7 @@ def test_agent_numbers_are_exact(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "| a+b+c+d+e |" in printed and "0.600 [0.560, 0.638]" in printed
     assert "### a+b+c+d+e" in file.with_suffix(".md").read_text()
+    assert "0.600 [0.560, 0.638]" in file.with_suffix(".html").read_text()
 
 
 def test_random_agent_depends_on_the_seed_alone():
@@ -271,6 +272,7 @@ def test_scripted_grasps_of_two_objects(tmp_path):
     assert result["physics"]["cone"] == "elliptic" and result["physics"]["impratio"] == 10
     assert file.with_suffix(".png").stat().st_size > 10_000
     assert file.with_suffix(".mp4").stat().st_size > 10_000
+    assert "<img" in file.with_suffix(".html").read_text()
     recorded = read_episodes(file.with_suffix(SUFFIX))
     assert {e.object.name for e in recorded} == {"mug_000", "box_000"}
     grasp = next(e for e in recorded if e.outcome["lifted"])
@@ -283,6 +285,7 @@ def test_scripted_grasps_of_two_objects(tmp_path):
     idle = evaluate.evaluate_agent("zero", objects=objects, episodes=2, json_file=file, video=False)
     assert idle["lifted"]["mean"] == idle["success"]["any"]["mean"] == 0
     assert not file.with_suffix(".mp4").exists()
+    assert "<img" not in file.with_suffix(".html").read_text()
     for episode in read_episodes(file.with_suffix(SUFFIX)):
         # The terms of all steps add up to the episode's return; sums of 90 float32 rows.
         total = sum(float(v.sum()) for v in episode.terms.values())
