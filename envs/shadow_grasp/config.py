@@ -79,6 +79,28 @@ class ResetConfig:
 
 
 @dataclass(frozen=True)
+class ReleaseConfig:
+    """What the releases of UniDexGrasp's task differ in; for `variant` unidexgrasp only.
+
+    UniDexGrasp++: the defaults. AffordDex: `align_yaw`. UniDexGrasp: `align_yaw` and
+    `observe_target`; goal-conditioned also `reward` unidexgrasp.
+    """
+
+    reward: Literal["unidexgrasp++", "unidexgrasp", "unigrasptransformer"] = "unidexgrasp++"
+    """Reward of which release; unidexgrasp is its goal-conditioned one."""
+    target_grasps: str = ""
+    """File of the objects' target grasps, see `envs.shadow_grasp.targets`; one is drawn for each
+    episode, and how the object lay with it."""
+    align_yaw: bool = False
+    """The hand starts turned like the target grasp, and the policy sees and acts in that frame."""
+    observe_target: bool = False
+    """Show the hand's offset from the target grasp; zeros otherwise."""
+    hold_distances: tuple[float, float] = (0.2, 0.04)
+    """UniGraspTransformer: hand and palm closer to the object's surface than this hold it, m;
+    (0.3, 0.06) in its settings for many objects."""
+
+
+@dataclass(frozen=True)
 class ShadowGraspConfig:
     """Reach for an object on a table, lift it and hold it at a goal."""
 
@@ -113,3 +135,5 @@ class ShadowGraspConfig:
     """Reward weights."""
     reset: ResetConfig = field(default_factory=ResetConfig)
     """Initial states."""
+    release: ReleaseConfig = field(default_factory=ReleaseConfig)
+    """Which release of UniDexGrasp's task, where `variant` is unidexgrasp."""

@@ -23,6 +23,7 @@ from envs.shadow_grasp.config import ShadowGraspConfig
 from envs.shadow_grasp.features import compute_features
 from envs.shadow_grasp.script import ScriptConfig, next_step, scripted_action
 from envs.shadow_grasp.servo import ServoVariant
+from envs.shadow_grasp.targets import TargetGrasps
 from envs.shadow_grasp.unidexgrasp import UniDexGraspVariant
 
 _LIFTED = 0.05  # m above the start
@@ -48,7 +49,8 @@ class ShadowGrasp:
     """`num_envs` grasp episodes; see `dexjax.rl.env.Env`.
 
     `stagger` starts the first episodes at random steps, so that resets spread over time; leave it
-    off to measure. `object_features` (N, 64): see `UniDexGraspVariant`, which alone uses them.
+    off to measure. `object_features` (N, 64) and `target_grasps`: see `UniDexGraspVariant`, which
+    alone uses them.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class ShadowGrasp:
         control_dt: float,
         stagger: bool = True,
         object_features: ArrayLike | None = None,
+        target_grasps: TargetGrasps | None = None,
     ) -> None:
         self.cfg, self.scene, self.bank, self.engine = cfg, scene, bank, engine
         self.sampler, self.stagger = sampler, stagger
@@ -70,7 +73,7 @@ class ShadowGrasp:
         if cfg.variant == "servo":
             self.variant = ServoVariant(cfg, scene, bank, control_dt)
         else:
-            self.variant = UniDexGraspVariant(cfg, scene, bank, object_features)
+            self.variant = UniDexGraspVariant(cfg, scene, bank, object_features, target_grasps)
         self.action_size = self.variant.action_size
         self.observation_sizes = self.variant.observation_sizes
         self.episode_length = cfg.episode_length
@@ -129,9 +132,9 @@ class ShadowGrasp:
         sampler = self.sampler.init()
         if object_id is None:
             object_id = self.sampler.sample(sampler, k_object, (self.num_envs,))
-        qpos, qvel, params = self._initial_state(k_pose, object_id)
+        qpos, qvel, params, drawn = self._initial_state(k_pose, object_id)
         sim = self.engine.init(object_id, qpos, qvel, params)
-        episode = self._start(sim, sampler)
+        episode = self._start(sim, sampler, drawn)
         if self.stagger:
             step = jax.random.randint(k_step, (self.num_envs,), 0, self.episode_length)
             episode = episode.replace(step=step, script_step=step)
@@ -179,9 +182,9 @@ class ShadowGrasp:
 
         def restart(_: None) -> tuple[SimState, Episode, dict[str, jax.Array]]:
             object_id = self.sampler.sample(sampler, k_object, (self.num_envs,))
-            qpos, qvel, params = self._initial_state(k_pose, object_id)
+            qpos, qvel, params, drawn = self._initial_state(k_pose, object_id)
             fresh_sim = self.engine.reset_where(sim, done, object_id, qpos, qvel, params)
-            fresh = self._start(fresh_sim, sampler)
+            fresh = self._start(fresh_sim, sampler, drawn)
             mixed = jax.tree.map(
                 lambda a, b: jnp.where(done.reshape(-1, *[1] * (a.ndim - 1)), a, b),
                 fresh.replace(sampler=None),
@@ -255,12 +258,13 @@ class ShadowGrasp:
 
     def _initial_state(
         self, key: jax.Array, object_id: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """qpos (B, nq), qvel (B, nv) and object parameters (B, 2) of new episodes."""
+    ) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
+        """qpos (B, nq), qvel (B, nv), object parameters (B, 2) and what the variant draws."""
         reset, num = self.cfg.reset, self.num_envs
         *k_object, k_hand, k_mass, k_friction = jax.random.split(key, 6)
-        pos, quat = self.variant.initial_object(k_object, object_id)
-        base, fingers = self.variant.hand_start(k_hand, num)
+        drawn = self.variant.draw(jax.random.fold_in(k_hand, 1), object_id)
+        pos, quat = self.variant.initial_object(k_object, object_id, drawn)
+        base, fingers = self.variant.hand_start(k_hand, quat, drawn)
 
         scene = self.scene
         qpos = jnp.zeros((num, scene.model.nq))
@@ -273,9 +277,9 @@ class ShadowGrasp:
         mass = jnp.exp(jax.random.uniform(k_mass, (num,), minval=low, maxval=high))
         low, high = reset.friction_range
         friction = jax.random.uniform(k_friction, (num,), minval=low, maxval=high)
-        return qpos, qvel, jnp.stack([mass, friction], 1)
+        return qpos, qvel, jnp.stack([mass, friction], 1), drawn
 
-    def _start(self, sim: SimState, sampler: object) -> Episode:
+    def _start(self, sim: SimState, sampler: object, drawn: Any) -> Episode:
         zero = jnp.zeros(self.num_envs, jnp.int32)
         start = self.variant.object_origin(sim)
         return Episode(
@@ -285,7 +289,7 @@ class ShadowGrasp:
             start=start,
             inside=zero,
             highest=jnp.zeros(self.num_envs),
-            task=self.variant.start(sim.qpos[:, : self.scene.base_dof]),
+            task=self.variant.start(sim.qpos[:, : self.scene.base_dof], sim, drawn),
             sampler=sampler,
         )
 

@@ -22,6 +22,7 @@ from dexjax.sim.physics import PhysicsConfig, physics_preset
 from dexjax.sim.scene import SceneConfig, build_scene
 from envs.shadow_grasp.config import ShadowGraspConfig
 from envs.shadow_grasp.env import ShadowGrasp
+from envs.shadow_grasp.targets import TargetGrasps, read_targets
 from envs.shadow_grasp.unidexgrasp import FEATURE_SIZE, unidexgrasp_config
 
 ENGINES = ("native", "mjx", "auto")
@@ -60,6 +61,7 @@ def make(
         control_dt=physics.control_dt,
         stagger=not evaluation,
         object_features=_object_features(config, selection.assets),
+        target_grasps=_target_grasps(config, selection.assets),
     )
     env.left_out = selection.left_out
     env.questioned = questioned
@@ -109,6 +111,15 @@ def _object_features(config: ShadowGraspConfig, assets: Sequence[ObjectAsset]) -
             "`names`, or train on objects that have some"
         )
     return np.stack([rows[a.name] for a in assets])
+
+
+def _target_grasps(config: ShadowGraspConfig, assets: Sequence[ObjectAsset]) -> TargetGrasps | None:
+    path = config.release.target_grasps
+    if not path:
+        return None
+    if config.variant != "unidexgrasp":
+        raise ConfigError("--task.release.target-grasps: only the unidexgrasp variant has targets")
+    return read_targets(path, [a.name for a in assets])
 
 
 spec = EnvSpec(

@@ -66,8 +66,11 @@ class ServoVariant:
 
     # --- object and goal --------------------------------------------------------------------
 
+    def draw(self, key: jax.Array, object_id: jax.Array) -> None:
+        """What an episode is given besides its initial state: nothing."""
+
     def initial_object(
-        self, keys: Sequence[jax.Array], object_id: jax.Array
+        self, keys: Sequence[jax.Array], object_id: jax.Array, drawn: object
     ) -> tuple[jax.Array, jax.Array]:
         """Position (B, 3) of the centre of mass and quaternion (B, 4) at rest on the table.
 
@@ -99,16 +102,18 @@ class ServoVariant:
 
     # --- episode start ----------------------------------------------------------------------
 
-    def hand_start(self, key: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
-        """Base coordinates (num, 6) and finger joints (num, 22) at the start of an episode."""
-        reset = self.cfg.reset
+    def hand_start(
+        self, key: jax.Array, object_quat: jax.Array, drawn: object
+    ) -> tuple[jax.Array, jax.Array]:
+        """Base coordinates (B, 6) and finger joints (B, 22) at the start of an episode."""
+        reset, num = self.cfg.reset, len(object_quat)
         k1, k2 = jax.random.split(key)
         xy = jax.random.uniform(k1, (num, 2), minval=-reset.hand_xy, maxval=reset.hand_xy)
         z = jnp.full((num, 1), self.cfg.scene.table_height + reset.hand_height)
         angle = jax.random.uniform(k2, (num, 3), minval=-reset.hand_angle, maxval=reset.hand_angle)
         return jnp.concatenate([xy, z, angle], 1), jnp.tile(self.open, (num, 1))
 
-    def start(self, base: jax.Array) -> ServoTask:
+    def start(self, base: jax.Array, sim: SimState, drawn: object) -> ServoTask:
         """Task memory at the start of an episode with the base at (B, 6)."""
         num = base.shape[0]
         return ServoTask(

@@ -1,8 +1,8 @@
-"""The UniDexGrasp++ variant: the published state-based task, observation by observation.
+"""The published state-based task of UniDexGrasp and its descendants, observation by observation.
 
-Source: PKU-EPIC/UniDexGrasp2, `shadow_hand_grasp` (also AffordDex's base task). The hand is a free
-body pushed at the palm; its yaw is not aligned with a stored grasp (z_theta = 0 there), so that
-its canonical frame is the world. What differs from Isaac Gym: docs/deviations.md.
+Source: PKU-EPIC/UniDexGrasp2, `shadow_hand_grasp`. The hand is a free body pushed at the palm. By
+default its yaw is 0 and the canonical frame is the world, as in UniDexGrasp++; `task.release`
+chooses what other releases do. What differs from Isaac Gym: docs/deviations.md.
 """
 
 from __future__ import annotations
@@ -17,16 +17,22 @@ from jax.typing import ArrayLike
 
 from dexjax.core.errors import ConfigError
 from dexjax.core.rotations import (
+    quat_conj,
     quat_from_euler,
+    quat_from_yaw,
+    quat_mul,
     quat_rotate,
     quat_rotate_inverse,
     quat_to_euler,
+    quat_to_yaw,
 )
 from dexjax.objects.bank import ObjectBank
 from dexjax.sim.scene import Scene, SceneConfig
 from dexjax.sim.types import Control, SimState
 from envs.shadow_grasp.config import ShadowGraspConfig
 from envs.shadow_grasp.observation import Row, observe
+from envs.shadow_grasp.released import HAND_POINTS, REWARD_TIP, REWARDS, TaskView
+from envs.shadow_grasp.targets import Target, TargetGrasps
 
 FORCE = 0.5 * 1e5 / 60  # N on the palm per unit of action
 TORQUE = 0.1 * 1e3 / 60  # N m
@@ -35,9 +41,7 @@ _DROP_HEIGHT = 0.1  # m, object origin above the table at the start
 _HAND_HEIGHT = 0.2  # m, hand root above the table at the start
 _HAND_ROLL = 1.57  # rad: fingers along -y, palm down
 _YAW_LIMIT = 3.14  # rad
-_REWARD_TIP = 0.02  # m along a distal link: the point whose distance is rewarded
-_FINGERS_NEAR, _PALM_NEAR = 0.6, 0.12  # m, summed and single distances of a holding hand
-_RAISED, _HIGH = 0.03, 0.2  # m above the table, object origin
+_CLOUD_FIELDS = ("cloud_palm", "cloud_fingers", "cloud_hand", "cloud_lowest")
 
 
 def unidexgrasp_config() -> ShadowGraspConfig:
@@ -61,54 +65,7 @@ def unidexgrasp_config() -> ShadowGraspConfig:
     )
 
 
-@struct.dataclass
-class TaskView:
-    """What observation rows and reward terms look at. World frame, SI units, fingers in order."""
-
-    finger_pos: jax.Array  # (B, 22) mapped to [-1, 1] by the joint limits
-    finger_vel: jax.Array  # (B, 22)
-    finger_force: jax.Array  # (B, 22) drive forces
-    distal_pos: jax.Array  # (B, 5, 3) link origins
-    distal_quat: jax.Array  # (B, 5, 4) wxyz
-    distal_linvel: jax.Array  # (B, 5, 3) of the links' centres of mass
-    distal_angvel: jax.Array  # (B, 5, 3)
-    distal_wrench: jax.Array  # (B, 5, 6) contact force and torque, link frame
-    grasp_centre: jax.Array  # (B, 3)
-    hand_quat: jax.Array  # (B, 4)
-    object_pos: jax.Array  # (B, 3) origin of the object's mesh
-    object_quat: jax.Array  # (B, 4)
-    object_linvel: jax.Array  # (B, 3) of the centre of mass
-    object_angvel: jax.Array  # (B, 3)
-    object_feature: jax.Array  # (B, 64)
-    goal: jax.Array  # (B, 3)
-    action: jax.Array  # (B, 24)
-    table_height: float = struct.field(pytree_node=False)
-
-    @property
-    def fingers_distance(self) -> jax.Array:
-        """(B,) d_f: distances of object origin and fingertips, summed, at most 3 m."""
-        along = jnp.array([0.0, 0.0, _REWARD_TIP])
-        tips = self.distal_pos + quat_rotate(self.distal_quat, along)
-        return jnp.minimum(_length(self.object_pos[:, None] - tips).sum(-1), 3.0)
-
-    @property
-    def palm_distance(self) -> jax.Array:
-        """(B,) d_h: distance of object origin and grasp centre, at most 0.5 m."""
-        return jnp.minimum(_length(self.object_pos - self.grasp_centre), 0.5)
-
-    @property
-    def goal_distance(self) -> jax.Array:
-        """(B,) d_g: distance of object origin and goal."""
-        return _length(self.goal - self.object_pos)
-
-    @property
-    def holding(self) -> jax.Array:
-        """(B,) bool F: hand and fingers are near the object origin."""
-        return (self.fingers_distance <= _FINGERS_NEAR) & (self.palm_distance <= _PALM_NEAR)
-
-
-def _length(x: jax.Array) -> jax.Array:
-    return jnp.linalg.norm(x, axis=-1)
+# --- observation ------------------------------------------------------------------------------
 
 
 def _flat(x: jax.Array) -> jax.Array:
@@ -117,45 +74,6 @@ def _flat(x: jax.Array) -> jax.Array:
 
 def _xyzw(quat: jax.Array) -> jax.Array:
     return jnp.roll(quat, -1, axis=-1)
-
-
-# --- reward -----------------------------------------------------------------------------------
-
-
-def reach_fingers(x: TaskView) -> jax.Array:
-    """-0.5 d_f."""
-    return -0.5 * x.fingers_distance
-
-
-def reach_palm(x: TaskView) -> jax.Array:
-    """-d_h."""
-    return -x.palm_distance
-
-
-def approach_goal(x: TaskView) -> jax.Array:
-    """0.9 - 2 d_g while holding."""
-    return jnp.where(x.holding, 0.9 - 2.0 * x.goal_distance, 0.0)
-
-
-def lift(x: TaskView) -> jax.Array:
-    """While holding: 0.1 + 0.1 a_z from 3 cm above the table, 0.2 from 20 cm."""
-    height = x.object_pos[:, 2]
-    raised = jnp.where(height >= x.table_height + _RAISED, 0.1 + 0.1 * x.action[:, 2], 0.0)
-    return jnp.where(x.holding, jnp.where(height >= x.table_height + _HIGH, 0.2, raised), 0.0)
-
-
-def bonus(x: TaskView) -> jax.Array:
-    """1 / (1 + 10 d_g) while holding within 5 cm of the goal."""
-    near = x.holding & (x.goal_distance <= 0.05)
-    return jnp.where(near, 1.0 / (1.0 + 10.0 * x.goal_distance), 0.0)
-
-
-TERMS: dict[str, Callable[[TaskView], jax.Array]] = {
-    term.__name__: term for term in (reach_fingers, reach_palm, approach_goal, lift, bonus)
-}
-
-
-# --- observation ------------------------------------------------------------------------------
 
 
 def _fingertips(x: TaskView) -> jax.Array:
@@ -181,8 +99,8 @@ POLICY_ROWS: tuple[Row, ...] = (
     Row("object linear velocity", 3, 1.0, "world, m/s", lambda x: x.object_linvel),
     Row("object angular velocity", 3, 0.2, "world, rad/s", lambda x: x.object_angvel),
     Row("goal from object", 3, 1.0, "world, m", lambda x: x.goal - x.object_pos),
-    # UniDexGrasp's offset from a target grasp (3 + 4 + 22), always zero in UniDexGrasp++.
-    Row("target grasp, unused", 29, 1.0, "", lambda x: jnp.zeros((len(x.goal), 29))),
+    # Zero in UniDexGrasp++ and AffordDex.
+    Row("hand minus target grasp", 29, 1.0, "object, m, xyzw, rad", lambda x: x.target_offset),
     Row("object feature", FEATURE_SIZE, 0.1, "autoencoder", lambda x: x.object_feature),
 )
 GROUPS = {"policy": POLICY_ROWS}
@@ -196,13 +114,16 @@ class UniDexGraspTask:
     """What the variant remembers between steps."""
 
     action: jax.Array  # (B, 24) last action
+    yaw: jax.Array  # (B,) rad, of the frame that the policy sees and acts in
+    target: Target  # zeros where the task has none
 
 
 class UniDexGraspVariant:
-    """Initial state, action mapping, reward and observation of UniDexGrasp++.
+    """Initial state, action mapping, reward and observation of UniDexGrasp and its descendants.
 
-    object_features: (N, 64) features of the bank's objects; zeros where not given. Raises
-    ConfigError for a scene with another base and for features of another shape.
+    object_features: (N, 64) features of the bank's objects; zeros where not given. target_grasps:
+    of the same objects, where `cfg.release` uses them. Raises ConfigError for a scene with another
+    base, features of another shape and a release that lacks its targets.
     """
 
     action_size = 24
@@ -213,6 +134,7 @@ class UniDexGraspVariant:
         scene: Scene,
         bank: ObjectBank,
         object_features: ArrayLike | None = None,
+        target_grasps: TargetGrasps | None = None,
     ) -> None:
         if cfg.scene.base != "wrench":
             raise ConfigError(
@@ -220,6 +142,15 @@ class UniDexGraspVariant:
                 "start from unidexgrasp_config()"
             )
         hand, model = scene.hand, scene.model
+        release = cfg.release
+        wants = release.align_yaw or release.observe_target or release.reward == "unidexgrasp"
+        if wants and target_grasps is None:
+            raise ConfigError(
+                "task.release: align_yaw, observe_target and the reward of unidexgrasp need "
+                "task.release.target_grasps"
+            )
+        self.release, self.targets = release, target_grasps
+        self.terms = REWARDS[release.reward]
         self.scene, self.bank, self.table_height = scene, bank, cfg.scene.table_height
         self.observation_sizes = {g: sum(r.size for r in rows) for g, rows in GROUPS.items()}
         limits = model.jnt_range[[model.joint(j).id for j in hand.joint_names]]
@@ -229,6 +160,8 @@ class UniDexGraspVariant:
         self.distal = np.array(hand.fingertip_body)
         # The links' centres of mass, where PhysX reports velocities.
         self.distal_com = jnp.asarray(model.body_ipos[scene.body_ids[self.distal]], jnp.float32)
+        self.point_body = np.array([scene.body_names.index(body) for body, _ in HAND_POINTS])
+        self.point_offset = jnp.asarray([offset for _, offset in HAND_POINTS], jnp.float32)
         features = np.zeros((bank.num_objects, FEATURE_SIZE))
         if object_features is not None:
             features = np.asarray(object_features)
@@ -243,20 +176,28 @@ class UniDexGraspVariant:
 
     def tables(self) -> tuple[dict[str, tuple[Row, ...]], list[tuple[str, float, str]]]:
         """Observation rows by group, and (name, weight, meaning) of each reward term."""
-        terms = [(k, 1.0, str(term.__doc__).splitlines()[0]) for k, term in TERMS.items()]
+        terms = [(k, 1.0, " ".join(str(t.__doc__).split())) for k, t in self.terms.items()]
         return GROUPS, terms
 
+    def draw(self, key: jax.Array, object_id: jax.Array) -> Target | None:
+        """The target grasp of each episode; None where the release has none."""
+        return None if self.targets is None else self.targets.draw(key, object_id)
+
     def initial_object(
-        self, keys: Sequence[jax.Array], object_id: jax.Array
+        self, keys: Sequence[jax.Array], object_id: jax.Array, drawn: Target | None
     ) -> tuple[jax.Array, jax.Array]:
         """Position (B, 3) of the centre of mass and quaternion (B, 4), about to fall.
 
-        Mesh origin 0.1 m above the table's middle; roll and pitch of a stable pose, yaw uniform.
-        keys: three random keys, of which two are used.
+        Mesh origin 0.1 m above the table's middle; roll and pitch of a stable pose, or as the
+        object lay with the target grasp; yaw uniform. keys: three, of which two are used.
         """
         bank, num = self.bank, len(object_id)
-        pose = jax.random.categorical(keys[0], jnp.log(bank.stable_probability[object_id]))
-        euler = quat_to_euler(bank.stable_quat[object_id, pose])
+        if drawn is None:
+            pose = jax.random.categorical(keys[0], jnp.log(bank.stable_probability[object_id]))
+            lying = bank.stable_quat[object_id, pose]
+        else:
+            lying = drawn.rest_quat
+        euler = quat_to_euler(lying)
         yaw = jax.random.uniform(keys[1], (num,), minval=-_YAW_LIMIT, maxval=_YAW_LIMIT)
         quat = quat_from_euler(euler.at[:, 2].set(yaw))
         origin = jnp.array([0.0, 0.0, self.table_height + _DROP_HEIGHT])
@@ -273,26 +214,50 @@ class UniDexGraspVariant:
 
     # --- episode start ----------------------------------------------------------------------
 
-    def hand_start(self, key: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
-        """Root pose (num, 7) and finger joints (num, 22), the same in every episode."""
-        quat = quat_from_euler(jnp.array([_HAND_ROLL, 0.0, 0.0]))
-        root = jnp.concatenate([jnp.array([0.0, 0.0, self.table_height + _HAND_HEIGHT]), quat])
-        return jnp.tile(root, (num, 1)), jnp.zeros((num, len(self.lower)))
+    def hand_start(
+        self, key: jax.Array, object_quat: jax.Array, drawn: Target | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Root pose (B, 7) and finger joints (B, 22): always the same, but for the yaw."""
+        num = len(object_quat)
+        yaw = self._yaw(object_quat, drawn)
+        roll = jnp.full(num, _HAND_ROLL)
+        quat = quat_from_euler(jnp.stack([roll, jnp.zeros(num), yaw], 1))
+        root = jnp.tile(jnp.array([0.0, 0.0, self.table_height + _HAND_HEIGHT]), (num, 1))
+        return jnp.concatenate([root, quat], 1), jnp.zeros((num, len(self.lower)))
 
-    def start(self, base: jax.Array) -> UniDexGraspTask:
+    def _yaw(self, object_quat: jax.Array, drawn: Target | None) -> jax.Array:
+        """(B,) yaw of the target grasp's palm in the world, or 0."""
+        if drawn is None or not self.release.align_yaw:
+            return jnp.zeros(len(object_quat))
+        return quat_to_yaw(quat_mul(object_quat, drawn.hand_quat))
+
+    def start(self, base: jax.Array, sim: SimState, drawn: Target | None) -> UniDexGraspTask:
         """Task memory at the start of an episode."""
-        return UniDexGraspTask(action=jnp.zeros((len(base), self.action_size)))
+        num = len(base)
+        none = Target(*(jnp.zeros((num, *shape)) for shape in ((3,), (4,), (22,), (4,), ())))
+        return UniDexGraspTask(
+            action=jnp.zeros((num, self.action_size)),
+            yaw=self._yaw(sim.body_quat[:, -1], drawn),
+            target=none if drawn is None else drawn,
+        )
 
     # --- step -------------------------------------------------------------------------------
 
     def control(
         self, task: UniDexGraspTask, sim: SimState, action: jax.Array
     ) -> tuple[UniDexGraspTask, Control]:
-        """Force and torque on the palm, world axes, and absolute finger targets between limits."""
+        """Force and torque on the palm, world axes, and absolute finger targets between limits.
+
+        The action's force and torque are in the frame turned by the task's yaw.
+        """
         low, high = self.lower[self.actuated], self.upper[self.actuated]
         targets = low + 0.5 * (action[:, 6:] + 1.0) * (high - low)
         ctrl = jnp.zeros((len(action), self.scene.model.nu)).at[:, self.ctrl_index].set(targets)
-        wrench = jnp.concatenate([FORCE * action[:, :3], TORQUE * action[:, 3:6]], 1)
+        parts = FORCE * action[:, :3], TORQUE * action[:, 3:6]
+        if self.release.align_yaw:
+            turn = quat_from_yaw(task.yaw)
+            parts = quat_rotate(turn, parts[0]), quat_rotate(turn, parts[1])
+        wrench = jnp.concatenate(parts, 1)
         return task.replace(action=action), Control(ctrl=ctrl, wrench=wrench)
 
     def reward(
@@ -300,7 +265,7 @@ class UniDexGraspVariant:
     ) -> dict[str, jax.Array]:
         """Reward terms after the step, each (B,); their sum is the reward."""
         x = self._view(task, sim, goal)
-        return {name: term(x) for name, term in TERMS.items()}
+        return {name: term(x) for name, term in self.terms.items()}
 
     def observe(
         self,
@@ -311,7 +276,10 @@ class UniDexGraspVariant:
         clock: jax.Array,
     ) -> dict[str, jax.Array]:
         """Observation groups; the task does not show its time (`phase`, `clock`)."""
-        return observe(self._view(task, sim, goal), GROUPS)
+        view = self._view(task, sim, goal)
+        if not self.release.observe_target:
+            view = view.replace(target_offset=jnp.zeros_like(view.target_offset))
+        return observe(view, GROUPS)
 
     def _view(self, task: UniDexGraspTask, sim: SimState, goal: jax.Array) -> TaskView:
         scene, hand, distal = self.scene, self.scene.hand, self.distal
@@ -319,26 +287,91 @@ class UniDexGraspVariant:
         quat, angvel = sim.body_quat[:, distal], sim.body_angvel[:, distal]
         joints = sim.qpos[:, scene.finger_qpos]
         wrench = sim.tip_wrench
-        return TaskView(
+        centre = palm_pos + quat_rotate(palm_quat, hand.grasp_centre)
+        tip_vel = sim.body_linvel[:, distal] + jnp.cross(angvel, quat_rotate(quat, self.distal_com))
+        object_pos, object_quat = self.object_origin(sim), sim.body_quat[:, -1]
+        turn, turn_quat = self._into_frame(task)
+        view = TaskView(
             finger_pos=(2.0 * joints - self.upper - self.lower) / (self.upper - self.lower),
             finger_vel=sim.qvel[:, scene.finger_qvel],
             finger_force=sim.joint_force,
-            distal_pos=sim.body_pos[:, distal],
-            distal_quat=quat,
-            distal_linvel=sim.body_linvel[:, distal]
-            + jnp.cross(angvel, quat_rotate(quat, self.distal_com)),
-            distal_angvel=angvel,
+            finger_angle=joints,
+            distal_pos=turn(sim.body_pos[:, distal]),
+            distal_quat=turn_quat(quat),
+            distal_linvel=turn(tip_vel),
+            distal_angvel=turn(angvel),
             distal_wrench=jnp.concatenate(
                 [quat_rotate_inverse(quat, w) for w in (wrench[..., :3], wrench[..., 3:])], -1
             ),
-            grasp_centre=palm_pos + quat_rotate(palm_quat, hand.grasp_centre),
-            hand_quat=palm_quat,
-            object_pos=self.object_origin(sim),
-            object_quat=sim.body_quat[:, -1],
-            object_linvel=sim.body_linvel[:, -1],
-            object_angvel=sim.body_angvel[:, -1],
+            grasp_centre=turn(centre),
+            hand_quat=turn_quat(palm_quat),
+            object_pos=turn(object_pos),
+            object_quat=turn_quat(object_quat),
+            object_linvel=turn(sim.body_linvel[:, -1]),
+            object_angvel=turn(sim.body_angvel[:, -1]),
             object_feature=self.object_features[sim.object_id],
-            goal=goal,
+            goal=turn(goal),
             action=task.action,
+            object_height=task.target.rest_height,
+            target_offset=self._target_offset(task, centre, palm_quat, object_pos, sim),
             table_height=self.table_height,
+            hold_distances=self.release.hold_distances,
+            **dict.fromkeys(_CLOUD_FIELDS, jnp.zeros(len(joints))),
         )
+        if self.release.reward == "unigrasptransformer":
+            view = view.replace(**self._cloud(sim, centre, quat))
+        return view
+
+    def _into_frame(
+        self, task: UniDexGraspTask
+    ) -> tuple[Callable[[jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
+        """How vectors (B, ..., 3) and quaternions (B, ..., 4) of the world look to the policy."""
+        if not self.release.align_yaw:
+            return (lambda v: v), (lambda q: q)
+        back = quat_from_yaw(-task.yaw)
+
+        def wide(x: jax.Array) -> jax.Array:
+            return back.reshape(len(back), *[1] * (x.ndim - 2), 4)
+
+        return (lambda v: quat_rotate(wide(v), v)), (lambda q: quat_mul(wide(q), q))
+
+    def _target_offset(
+        self,
+        task: UniDexGraspTask,
+        centre: jax.Array,
+        palm_quat: jax.Array,
+        object_pos: jax.Array,
+        sim: SimState,
+    ) -> jax.Array:
+        """(B, 29) of the hand from the target grasp, mesh frame: m, xyzw, rad.
+
+        As released, the grasp centre is compared with the target's palm.
+        """
+        joints = sim.qpos[:, self.scene.finger_qpos]
+        if not (self.release.observe_target or self.release.reward == "unidexgrasp"):
+            return jnp.zeros((len(joints), 29))
+        quat, target = sim.body_quat[:, -1], task.target
+        pos = quat_rotate_inverse(quat, centre - object_pos) - target.hand_pos
+        turn = quat_mul(quat_mul(quat_conj(quat), palm_quat), quat_conj(target.hand_quat))
+        return jnp.concatenate([pos, _xyzw(turn), joints - target.qpos], 1)
+
+    def _cloud(
+        self, sim: SimState, centre: jax.Array, distal_quat: jax.Array
+    ) -> dict[str, jax.Array]:
+        """Distances (B,) to the object's surface points, capped as released."""
+        surface = sim.body_pos[:, -1, None] + quat_rotate(
+            sim.body_quat[:, -1, None], self.bank.surface_points[sim.object_id]
+        )
+        along = jnp.array([0.0, 0.0, REWARD_TIP])
+        tips = sim.body_pos[:, self.distal] + quat_rotate(distal_quat, along)
+        body = self.point_body
+        points = sim.body_pos[:, body] + quat_rotate(sim.body_quat[:, body], self.point_offset)
+        probes = jnp.concatenate([centre[:, None], tips, points], 1)  # (B, 42, 3)
+        square = ((probes[:, :, None] - surface[:, None]) ** 2).sum(-1)
+        nearest = jnp.sqrt(square.min(-1))
+        return {
+            "cloud_palm": jnp.minimum(nearest[:, 0], 0.5),
+            "cloud_fingers": jnp.minimum(nearest[:, 1:6].sum(1), 3.0),
+            "cloud_hand": jnp.minimum(5.0 * nearest[:, 6:].mean(1), 3.0),
+            "cloud_lowest": surface[..., 2].min(1),
+        }
