@@ -31,6 +31,7 @@ from dexjax.core.compilation import CompileClock, use_cache  # noqa: E402
 from dexjax.core.config import first_difference, to_plain  # noqa: E402
 from dexjax.core.errors import ConfigError, DataError, DexjaxError, unknown_name  # noqa: E402
 from dexjax.core.progress import MetricsLog, ProgressDisplay, mean_interval  # noqa: E402
+from dexjax.core.wandb_log import WandbLog  # noqa: E402
 from dexjax.rl import devices, ppo, timing  # noqa: E402
 from dexjax.rl.env import Env  # noqa: E402
 from dexjax.rl.registry import EnvSpec, TrainConfig, find_env, find_preset  # noqa: E402
@@ -69,6 +70,10 @@ class Launch:
     """Number of this process, from 0."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache folder."""
+    video: bool = True
+    """Draw episodes of the final evaluation: video, pictures in its report."""
+    wandb: str | None = None
+    """Also log to this Weights & Biases project (extra `wandb`)."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,9 @@ def run(
         write_settings(run_dir, settings)
         runs.record_start(run_dir, command, cfg.seed)
     assert run_dir is not None
+    wandb = None
+    if launch.wandb is not None and first:
+        wandb = WandbLog(launch.wandb, run_dir, to_plain(settings))
 
     stages = {"import": time.monotonic() - start}
     began = time.monotonic()
@@ -214,7 +222,7 @@ def run(
                 f"{mesh.size if mesh else 1} of {jax.device_count()} devices, "
                 f"{jax.process_count()} processes"
             )
-        stopped_by = _train(program, settings, run_dir, resumed, start, stages, display)
+        stopped_by = _train(program, settings, run_dir, resumed, start, stages, display, wandb)
         last = checkpoint.latest(run_dir / "checkpoints")
         if stopped_by is not None:
             name = signal.Signals(stopped_by).name
@@ -227,7 +235,7 @@ def run(
         from dexjax.evaluate import evaluate_run
 
         try:
-            evaluate_run(run_dir)
+            evaluate_run(run_dir, video=launch.video)
         except KeyboardInterrupt:
             interrupted = True
             print("evaluation stopped by SIGINT; the trained policy is saved")
@@ -247,6 +255,7 @@ def _train(
     start: float,
     stages: dict[str, float],
     display: ProgressDisplay,
+    wandb: WandbLog | None = None,
 ) -> int | None:
     """The loop. Returns the signal that ended it, None if a limit did. Saves in any case."""
     cfg, env, first_process = settings.train, program.env, devices.is_first()
@@ -341,6 +350,8 @@ def _train(
             try:
                 if log is not None:
                     log.append(iteration, env_steps, scalars)
+                if wandb is not None:
+                    wandb.append(env_steps, scalars)
             except OSError as e:
                 raise checkpoint.storage_error(run_dir / "checkpoints", e) from e
             display.update(scalars)
@@ -348,6 +359,8 @@ def _train(
             display.update(scalars, last=True)
         if log is not None:
             log.close()
+        if wandb is not None:
+            wandb.close()
     return int(stopped_by) or None
 
 

@@ -184,10 +184,27 @@ def test_out_of_memory_is_one_line(tmp_path, monkeypatch, capsys):
 def test_evaluates_itself_at_the_end(tmp_path, monkeypatch):
     seen = []
     module = types.ModuleType("dexjax.evaluate")
-    module.evaluate_run = seen.append
+    module.evaluate_run = lambda run, video: seen.append((run, video))
     monkeypatch.setitem(sys.modules, "dexjax.evaluate", module)
     assert start(tmp_path / "run", 1, "--evaluate") == 0
-    assert seen == [tmp_path / "run"]
+    assert start(tmp_path / "other", 1, "--evaluate", "--no-video") == 0
+    assert seen == [(tmp_path / "run", True), (tmp_path / "other", False)]
+
+
+def test_wandb_gets_every_update(tmp_path, monkeypatch, capsys):
+    seen = []
+    run = types.SimpleNamespace(
+        define_metric=lambda *_, **__: None, log=seen.append, finish=lambda: seen.append("finished")
+    )
+    module = types.ModuleType("wandb")
+    module.init = lambda **settings: run
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    assert start(tmp_path / "run", 2, "--wandb", "grasping") == 0
+    assert len(seen) == 3 and seen[-1] == "finished"
+    assert seen[0]["env_steps"] < seen[1]["env_steps"] and "loss/kl" in seen[0]
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert start(tmp_path / "other", 2, "--wandb", "grasping") == 2
+    assert "dexjax[wandb]" in capsys.readouterr().err
 
 
 def test_resume_refuses_another_setup(tmp_path, capsys):
