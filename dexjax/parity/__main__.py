@@ -69,6 +69,34 @@ def plan(folder: tyro.conf.Positional[Path], half: Literal["gate", "calibration"
     return 0
 
 
+@app.command(name="task")
+def task(
+    trace: tyro.conf.Positional[Path],
+    release: Literal[
+        "unidexgrasp++",
+        "afforddex",
+        "unidexgrasp",
+        "unidexgrasp-goal",
+        "unigrasptransformer",
+        "unigrasptransformer-universal",
+    ] = "unidexgrasp++",
+) -> int:
+    """Recompute observations, rewards, success and controls from a trace's states.
+
+    Exit code 1 where any recorded number is off by more than 1e-4.
+
+    Args:
+        trace: Trace of policy episodes (isaac_recorder.py policy).
+        release: Whose formulas.
+    """
+    from dexjax.parity.task import report
+    from dexjax.parity.trace import read_trace
+
+    text, good = report(read_trace(trace), release)
+    print(text)
+    return 0 if good else 1
+
+
 @app.command(name="tables")
 def tables(
     runs: tyro.conf.Positional[tuple[Path, ...]] = (),

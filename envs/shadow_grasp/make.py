@@ -55,7 +55,7 @@ def make(
     env = ShadowGrasp(
         config,
         simulator.scene,
-        ObjectBank.from_assets(selection.assets),
+        _bank(config, selection.assets),
         SAMPLERS[config.sampler](len(selection.assets)),
         simulator,
         control_dt=physics.control_dt,
@@ -111,6 +111,13 @@ def _object_features(config: ShadowGraspConfig, assets: Sequence[ObjectAsset]) -
             "`names`, or train on objects that have some"
         )
     return np.stack([rows[a.name] for a in assets])
+
+
+def _bank(config: ShadowGraspConfig, assets: Sequence[ObjectAsset]) -> ObjectBank:
+    """UniGraspTransformer's reward measures to 1024 points of the object, all others to fewer."""
+    if config.release.reward == "unigrasptransformer":
+        return ObjectBank.from_assets(assets, num_points=1024)
+    return ObjectBank.from_assets(assets)
 
 
 def _target_grasps(config: ShadowGraspConfig, assets: Sequence[ObjectAsset]) -> TargetGrasps | None:

@@ -110,4 +110,4 @@ def write_targets(path: str | Path, grasps: Mapping[str, Sequence[Grasp]]) -> No
     }
     arrays["names"] = np.array(list(grasps))
     arrays["object"] = np.array([i for i, _ in listed], np.int32)
-    np.savez_compressed(path, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(path, allow_pickle=False, **arrays)
