@@ -39,7 +39,7 @@ from dexjax.metrics.episodes import (
 )
 from dexjax.metrics.replay import choose_episodes, write_pictures
 from dexjax.metrics.report import write_report
-from dexjax.metrics.statistics import per_object, summarise
+from dexjax.metrics.statistics import outcomes, per_object, summarise
 from dexjax.metrics.tables import category_table, markdown_table, object_table, split_table
 from dexjax.rl import ppo
 from dexjax.rl.env import Env, EnvState
@@ -334,6 +334,7 @@ def _evaluate_split(
     summary = summarise(episodes)
     if len(every) > 1:
         summary["seeds"] = _seed_summary([summarise(e) for e in every])
+    summary["outcomes"] = outcomes(episodes)
     if names is None:
         return summary, [], 0
     assets = getattr(env, "assets", ())

@@ -10,7 +10,7 @@ import numpy as np
 
 from dexjax.core.progress import wilson_interval
 
-__all__ = ["estimate", "per_object", "summarise", "wilson_interval"]
+__all__ = ["estimate", "outcomes", "per_object", "summarise", "wilson_interval"]
 
 _SUCCESS = "success_"
 
@@ -42,6 +42,21 @@ def summarise(episodes: Mapping[str, np.ndarray]) -> dict[str, Any]:
     rest = {k: v for k, v in named.items() if not k.startswith(_SUCCESS)}
     count = len(next(iter(episodes.values())))
     return {"episodes": count, "success": success, **rest}
+
+
+def outcomes(episodes: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Successes of every single episode, in the order of their starts, as short texts.
+
+    `success_any`: "0110...", `object_id`: "0 1 ...". For pairing evaluations on the same starts.
+    """
+    found = {
+        k: "".join("1" if x > 0.5 else "0" for x in v)
+        for k, v in episodes.items()
+        if k.startswith(_SUCCESS)
+    }
+    if "object_id" in episodes:
+        found["object_id"] = " ".join(str(int(x)) for x in episodes["object_id"])
+    return found
 
 
 def per_object(

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dexjax.core.errors import ConfigError, DataError
 from dexjax.core.progress import wilson_interval
 from dexjax.metrics.equivalence import Equivalence
+from dexjax.metrics.statistics import outcomes
 from dexjax.parity.__main__ import main
 from dexjax.parity.published import SUCCESS, published_tables
 from dexjax.parity.tables import compare_published, compare_runs, parse_splits, read_run, report
@@ -26,7 +28,7 @@ def evaluation(successes: int, count: int, **more: Any) -> dict[str, Any]:
     summary = {
         "episodes": count,
         "success": {"any": {"mean": rate, "ci95": list(wilson_interval(successes, count))}},
-        "outcomes": {"object_id": list(range(count)), "success_any": bits},
+        "outcomes": {"object_id": " ".join(map(str, range(count))), "success_any": bits},
     }
     return {
         "splits": {"builtin:seen": summary, "ycb": summary},
@@ -175,11 +177,23 @@ def test_runs_on_the_same_starts_are_paired(tmp_path: Path) -> None:
     assert isinstance(other(), Equivalence)
     assert "seed" in str(other(seed=1))
     content = evaluation(450, 500)
-    content["splits"]["builtin:seen"]["outcomes"]["object_id"] = [0] * 500
+    content["splits"]["builtin:seen"]["outcomes"]["object_id"] = "0 " * 500
     assert "objects" in str(other(splits=content["splits"]))
     del content["splits"]["builtin:seen"]["outcomes"]
     assert "evaluate again" in str(other(splits=content["splits"]))
     assert "other count" in str(other(splits=evaluation(90, 100)["splits"]))
+
+
+def test_outcomes_are_those_of_the_episodes() -> None:
+    episodes = {
+        "success_any": np.array([1.0, 0.0, 1.0]),
+        "success_end": np.array([0.0, 0.0, 1.0]),
+        "return": np.array([3.0, 2.0, 1.0]),
+        "object_id": np.array([4, 0, 12], np.int32),
+    }
+    assert outcomes(episodes) == {
+        "success_any": "101", "success_end": "001", "object_id": "4 0 12",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
