@@ -50,7 +50,7 @@ class EpisodePlayer:
             "/goal", radius=0.012, color=(46, 160, 67), opacity=0.6, visible=False
         )
         top = config.table_height
-        viewer.look((0.30, -0.42, top + 0.36), (0.0, -0.02, top + 0.11))
+        viewer.look((0.25, -0.37, top + 0.30), (0.0, -0.02, top + 0.12))
         self.timeline = Timeline(viewer, self._show)
         self._plots()
         self.load(0)

@@ -12,7 +12,7 @@ import mjcf
 from dexjax.hands import load_hand
 from dexjax.hands.geometry import contact_candidates
 from dexjax.metrics.stage import HandModel, finger_colour
-from dexjax.render import RenderMesh, model_geometry
+from dexjax.render import RenderMesh, model_geometry, pose_geometry
 from dexjax.view.actors import HandActor
 from dexjax.view.viewer import Viewer, rgb
 
@@ -46,8 +46,9 @@ class HandViewer:
         self._marks: list[Any] = []
         self._controls()
         self.pose()
-        spread = self._data.xpos[1:]
-        viewer.look_at_box(spread.min(0) - 0.03, spread.max(0) + 0.03)
+        posed = pose_geometry(shell.geometry + visual.geometry, self._data.xpos, self._data.xquat)
+        points = np.concatenate([m.world_vertices() for m in posed])
+        viewer.look_at_box(points.min(0), points.max(0))
 
     def pose(self) -> None:
         """Show the hand at the sliders' angles."""

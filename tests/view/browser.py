@@ -8,6 +8,7 @@ import itertools
 import json
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -150,3 +151,22 @@ class Browser:
                 raise RuntimeError(f"Chromium ended with {self._process.returncode}")
             time.sleep(0.1)
         raise TimeoutError("Chromium did not start")
+
+
+def main() -> None:
+    """`python tests/view/browser.py URL OUT.png [SCRIPT ...]`: a screenshot, after scripts."""
+    url, out, *script = sys.argv[1:]
+    with Browser() as browser:
+        browser.goto(url)
+        browser.wait("document.querySelector('canvas') !== null")
+        time.sleep(8)
+        browser.value("document.querySelector('.mantine-Notification-closeButton')?.click()")
+        time.sleep(2)
+        for line in script:
+            browser.value(line)
+            time.sleep(4)
+        browser.screenshot(Path(out))
+
+
+if __name__ == "__main__":
+    main()
