@@ -29,7 +29,7 @@ def trace_info(file: tyro.conf.Positional[Path]) -> int:
 def run(
     out: Path,
     engine: Literal["native", "mjx"] = "native",
-    reference: Literal["physx"] = "physx",
+    reference: str = "physx",
     physics: tuple[str, ...] = ("physx", "reference", "fast"),
     quick: bool = False,
 ) -> int:
@@ -40,13 +40,14 @@ def run(
     Args:
         out: Folder of the report and of our recordings.
         engine: Engine under test.
-        reference: What to compare with: PhysX 5 through SAPIEN.
+        reference: What to compare with: physx (PhysX 5 through SAPIEN), or a folder of traces that
+            Isaac Gym recorded of a plan.
         physics: Presets; gates are required of the first, the others stand beside it.
         quick: Few grasps and no verdict about them; a minute instead of several.
     """
     from dexjax.parity.run import run as run_probes
 
-    return run_probes(out, engine, physics, quick)
+    return run_probes(out, engine, reference, physics, quick)
 
 
 @app.command(name="plan")

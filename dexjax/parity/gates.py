@@ -330,4 +330,16 @@ GATES = (
         ),
         least_trials=60,
     ),
+    Gate(
+        "G8b",
+        "the same with free base and tendons",
+        ("P6_wrench",),
+        _grasps,
+        (
+            Limit("agree", 85.0, "%", "PhysX agrees with itself in 92 to 99, with PGS in 82", True),
+            Limit("kappa", 0.7, "", "agreement beyond chance; PhysX PGS against TGS: 0.6", True),
+            Limit("McNemar p", 0.05, "", "no shift of the success rate that the data show", True),
+        ),
+        least_trials=60,
+    ),
 )  # fmt: skip

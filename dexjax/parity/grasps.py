@@ -35,9 +35,7 @@ _GAP = 0.003  # m between palm and object at the start
 _PALM = 0.009  # m from the palm's surface to the grasp centre
 
 
-def squeeze_lift(
-    half: Half, trials: int, *, base: Literal["servo", "wrench"] = "servo", sdf: bool = False
-) -> Probe:
+def squeeze_lift(half: Half, trials: int, *, base: Literal["servo", "wrench"] = "servo") -> Probe:
     """Grasps of boxes, capsules and built-in meshes in equal shares.
 
     servo: base and distal joints have servos, gains of the servo environment. wrench: UniDexGrasp's
@@ -45,7 +43,7 @@ def squeeze_lift(
     `info`: kind (0 box, 1 capsule, 2 mesh), start height of the object.
     """
     rng = np.random.default_rng(SEED[half] + (6 if base == "servo" else 8))
-    assets, poses = _objects(half, sdf)
+    assets, poses = _objects(half)
     kind = np.arange(trials) % 3
     object_id = kind * _SHAPES + rng.integers(_SHAPES, size=trials)
     config, heaviest = SceneConfig(), 0.8
@@ -117,11 +115,8 @@ def windows(probe: Probe, reference: Recording) -> Probe:
 
     `info`: holding (1: the second kind).
     """
-    up = held(probe, reference)
-    everyone = np.arange(probe.num_trials)
-    pieces = [(everyone, 36, 0.0), (everyone[up], 132, 1.0)]
-    parts = [_window(probe, reference, rows, begin) for rows, begin, _ in pieces]
-    first = parts[0]
+    pieces = _pieces(probe, reference)
+    parts = [_window(probe, reference, rows, begin) for rows, begin in pieces]
     join: dict[str, Any] = {
         n: np.concatenate([getattr(p, n) for p in parts], axis)
         for n, axis in (
@@ -129,9 +124,25 @@ def windows(probe: Probe, reference: Recording) -> Probe:
             ("wrench", 1), ("gravity", 0),
         )
     }  # fmt: skip
-    holding = np.concatenate([np.full(len(r), h) for r, _, h in pieces])
+    holding = np.repeat([0.0, 1.0], [len(rows) for rows, _ in pieces])
     labels = sum((p.labels for p in parts), ())
-    return replace(first, name="P6_windows", labels=labels, info={"holding": holding}, **join)
+    return replace(parts[0], name="P6_windows", labels=labels, info={"holding": holding}, **join)
+
+
+def window_recording(probe: Probe, reference: Recording) -> Recording:
+    """What the reference itself did in the windows, for one that cannot be started again."""
+    pieces = _pieces(probe, reference)
+    return {
+        name: np.concatenate(
+            [values[begin : begin + WINDOW + 1, rows] for rows, begin in pieces], 1
+        )
+        for name, values in reference.items()
+    }
+
+
+def _pieces(probe: Probe, reference: Recording) -> list[tuple[np.ndarray, int]]:
+    """(trials, first frame) of both kinds of window."""
+    return [(np.arange(probe.num_trials), 36), (np.flatnonzero(held(probe, reference)), 132)]
 
 
 def _window(probe: Probe, reference: Recording, rows: np.ndarray, begin: int) -> Probe:
@@ -148,15 +159,15 @@ def _window(probe: Probe, reference: Recording, rows: np.ndarray, begin: int) ->
 
 @lru_cache(maxsize=4)
 def _objects(
-    half: Half, sdf: bool
+    half: Half,
 ) -> tuple[tuple[ObjectAsset, ...], list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
     """Boxes, capsules and meshes; for each its standing orientation and bounds in it."""
     rng = np.random.default_rng(SEED[half] + 7)
     assets = []
     for i in range(_SHAPES):
         extents = [*rng.uniform(0.03, 0.06, 2), rng.uniform(0.1, 0.16)]
-        assets.append(box(extents, f"box_{i}", sdf=sdf))
-    options = AssetOptions(max_pieces=1, sdf=sdf)
+        assets.append(box(extents, f"box_{i}"))
+    options = AssetOptions(max_pieces=1, sdf=False)
     for i in range(_SHAPES):
         radius, length = rng.uniform(0.022, 0.038), rng.uniform(0.07, 0.1)
         mesh = trimesh.creation.capsule(height=length, radius=radius, count=[12, 12])
@@ -166,7 +177,7 @@ def _objects(
         )
         assets.append(build_asset(mesh, name=f"capsule_{i}", options=options))
     instance = 3 if half == "gate" else 6
-    assets += [builtin_asset(name, instance, sdf=sdf) for name in _MESHES]
+    assets += [builtin_asset(name, instance, sdf=False) for name in _MESHES]
     assets = [cooked(a) for a in assets]
     return tuple(assets), [_standing(a) for a in assets]
 

@@ -15,7 +15,7 @@ from dexjax.parity.grasps import held
 from dexjax.parity.probe import FRAME
 from dexjax.parity.run import Results
 
-_ENVELOPE = ("physx half step", "physx pgs", "physx shifted 1 mm")
+_ENVELOPE = ("physx half step", "physx pgs", "physx shifted 1 mm", "physx converged")
 
 
 def draw_all(results: Results) -> dict[str, bytes]:
@@ -55,7 +55,9 @@ def _lines(results: Results, axis: Axes, probe: str, pick: Callable[[dict], np.n
     """One curve per row over time, the reference in black."""
     reference = pick(results.reference[probe])
     time = FRAME * np.arange(len(reference))
-    axis.plot(time, reference, color="black", linewidth=2.5, label="physx", alpha=0.7)
+    axis.plot(
+        time, reference, color="black", linewidth=2.5, label=results.reference_name, alpha=0.7
+    )
     for row in results.rows:
         style = "-" if row.role == "tested" else "--" if row.name not in _ENVELOPE else ":"
         curve = pick(results.recordings[row.name][probe])
@@ -181,9 +183,9 @@ def _grasps(results: Results, axes: list[Axes]) -> None:
     axes[0].imshow(
         np.array(rows)[:, order], aspect="auto", cmap="Greys", interpolation="nearest", vmin=-0.2
     )
-    axes[0].set_yticks(range(len(rows)), ["physx", *(r.name for r in results.rows)])
+    axes[0].set_yticks(range(len(rows)), [results.reference_name, *(r.name for r in results.rows)])
     axes[0].plot([], [], "s", color="black", label="held")
     _labelled(axes[0], "grasp, sorted", "", "which grasps hold")
     kappa = [(r, results.verdicts[r.name]["G8"].figures["kappa"]) for r in results.rows]
     _bars(results, axes[1], kappa)
-    _labelled(axes[1], "Cohen's kappa with physx", "", "agreement beyond chance")
+    _labelled(axes[1], "Cohen's kappa with the reference", "", "agreement beyond chance")

@@ -36,9 +36,9 @@ def probe_box() -> ObjectAsset:
     return box((0.08, 0.08, 0.04), "box")
 
 
-def box(extents: Sequence[float], name: str, *, sdf: bool = False) -> ObjectAsset:
+def box(extents: Sequence[float], name: str) -> ObjectAsset:
     """A homogeneous box, m."""
-    options = AssetOptions(max_pieces=1, sdf=sdf)
+    options = AssetOptions(max_pieces=1, sdf=False)
     return build_asset(trimesh.creation.box(extents=extents), name=name, options=options)
 
 

@@ -22,6 +22,7 @@ _NOTES = {
     "is a matter of its step (docs/parity.md).",
     "G6": "Not required: it shows how fast the simulators part after they were made equal.",
     "G8": "Whole episodes in open loop; what is compared is only whether the object is held.",
+    "G8b": "The same with UniDexGrasp's free base, soft gains and tendons.",
 }
 
 

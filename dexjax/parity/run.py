@@ -25,15 +25,17 @@ from dexjax.core.folders import user_cache_dir
 from dexjax.core.runs import write_json
 from dexjax.core.safe_io import read_npz
 from dexjax.parity import gates, grasps, probes
-from dexjax.parity.engines import NativeSimulator
+from dexjax.parity.engines import MjxSimulator, NativeSimulator
 from dexjax.parity.physx import PhysxConfig, PhysxSimulator, available
 from dexjax.parity.probe import Probe, Recording, Simulator
+from dexjax.parity.recorded import RecordedSimulator
 from dexjax.sim.physics import physics_preset
 
 Engine = Literal["native", "mjx"]
 # A failure of one of these makes the command fail. G6 shows how fast the simulators part; why no
 # setting of ours meets it is in docs/parity.md.
-REQUIRED = ("G0", "G1", "G2", "G3", "G4", "G5", "G8")
+REQUIRED = ("G0", "G1", "G2", "G3", "G4", "G5", "G8", "G8b")
+CONVERGED = PhysxConfig(timestep=1 / 480, substeps=8, position_iterations=50, velocity_iterations=1)
 _SHIFT = 1e-3  # m
 
 
@@ -52,6 +54,7 @@ class Row:
 class Results:
     """All that the report shows."""
 
+    reference_name: str
     rows: tuple[Row, ...]
     probes: dict[str, Probe]
     reference: dict[str, Recording]
@@ -65,14 +68,17 @@ class Results:
         return [g for g in REQUIRED if self.verdicts[row][g].ok is False]
 
 
-def run(out: Path, engine: Engine, physics: tuple[str, ...], quick: bool) -> int:
-    """Run everything, write JSON, plots and HTML below `out`; 1 if a required gate fails."""
+def run(out: Path, engine: Engine, reference: str, physics: tuple[str, ...], quick: bool) -> int:
+    """Run everything, write JSON, plots and HTML below `out`; 1 if a required gate fails.
+
+    reference: "physx", or a folder of traces that Isaac Gym recorded of our probes (`plan`).
+    """
     if not available():
         raise ConfigError(
             "the PhysX reference needs SAPIEN: pip install 'dexjax[parity]' (Linux on x86-64)"
         )
     began = time.perf_counter()
-    results = measure(out, engine, physics, quick)
+    results = measure(out, engine, reference, physics, quick)
     from dexjax.parity.report import (
         write_report,
     )  # matplotlib: only when there is something to plot
@@ -85,11 +91,16 @@ def run(out: Path, engine: Engine, physics: tuple[str, ...], quick: bool) -> int
     return 1 if failed else 0
 
 
-def measure(out: Path, engine: Engine, physics: tuple[str, ...], quick: bool) -> Results:
+def measure(
+    out: Path, engine: Engine, reference: str, physics: tuple[str, ...], quick: bool
+) -> Results:
     """Recordings and verdicts of all rows, recorded now or before."""
     cases = gate_probes(quick)
-    rows = _rows(engine, physics, quick)
-    reference_row = Row("physx", PhysxSimulator(), "the reference", "reference")
+    rows = _rows(engine, physics, quick, list(cases.values()))
+    truth = Row("physx", PhysxSimulator(), "SAPIEN, UniDexGrasp's settings", "reference")
+    if reference != "physx":
+        rows.append(replace(truth, role="other"))
+        truth = Row("isaac", RecordedSimulator(reference), str(reference), "reference")
     total, done = (len(rows) + 1) * (len(cases) + 1), 0
 
     def record(row: Row, probe: Probe) -> Recording:
@@ -101,24 +112,28 @@ def measure(out: Path, engine: Engine, physics: tuple[str, ...], quick: bool) ->
         print(f"[{done:3d}/{total}] {row.name:24s} {probe.name:12s} {spent}", flush=True)
         return recording
 
-    reference = {n: record(reference_row, p) for n, p in cases.items()}
-    cases["P6_windows"] = grasps.windows(cases["P6"], reference["P6"])
-    reference["P6_windows"] = record(reference_row, cases["P6_windows"])
+    truths = {n: record(truth, p) for n, p in cases.items()}
+    grasp = cases["P6"]
+    cases["P6_windows"] = grasps.windows(grasp, truths["P6"])
+    if reference == "physx":
+        truths["P6_windows"] = record(truth, cases["P6_windows"])
+    else:  # a recording cannot be started again in the middle
+        truths["P6_windows"] = grasps.window_recording(grasp, truths["P6"])
+        done += 1
     recordings = {row.name: {n: record(row, p) for n, p in cases.items()} for row in rows}
     verdicts = {
-        row.name: {
-            g.name: gates.judge(g, cases, reference, recordings[row.name]) for g in gates.GATES
-        }
+        row.name: {g.name: gates.judge(g, cases, truths, recordings[row.name]) for g in gates.GATES}
         for row in rows
     }
-    settings = {r.name: r.simulator.settings() for r in (reference_row, *rows)}
-    return Results(tuple(rows), cases, reference, recordings, verdicts, settings)
+    settings = {r.name: r.simulator.settings() for r in (truth, *rows)}
+    return Results(truth.name, tuple(rows), cases, truths, recordings, verdicts, settings)
 
 
 def gate_probes(
     quick: bool, half: probes.Half = "gate", grasp_trials: int = 102
 ) -> dict[str, Probe]:
     """All probes but the windows, which start from the reference's states."""
+    trials = 12 if quick else grasp_trials
     cases = [
         probes.static_poses(half, "servo"),
         probes.static_poses(half, "wrench"),
@@ -128,16 +143,17 @@ def gate_probes(
         probes.base_wrench(half),
         probes.flat_drops(half),
         probes.slopes(half),
-        grasps.squeeze_lift(half, 12 if quick else grasp_trials),
+        grasps.squeeze_lift(half, trials),
+        grasps.squeeze_lift(half, trials, base="wrench"),
     ]
     return {p.name: p for p in cases}
 
 
-def _rows(engine: Engine, physics: tuple[str, ...], quick: bool) -> list[Row]:
+def _rows(engine: Engine, physics: tuple[str, ...], quick: bool, cases: list[Probe]) -> list[Row]:
     ours = [
         Row(
             f"{engine} {name}",
-            _simulator(engine, name),
+            _simulator(engine, name, cases),
             f"our engine with physics {name!r}",
             "other" if i else "tested",
         )
@@ -151,19 +167,28 @@ def _rows(engine: Engine, physics: tuple[str, ...], quick: bool) -> list[Row]:
         Row("physx pgs", pgs, "the reference with PhysX's older solver", "other"),
         Row("physx shifted 1 mm", PhysxSimulator(), "the object starts beside", "other", _SHIFT),
     ]
-    return ours + (variants[:1] if quick else variants)
+    if quick:
+        return [*ours, variants[0]]
+    converged = PhysxSimulator(CONVERGED)
+    return [
+        *ours,
+        *variants,
+        Row("physx converged", converged, "50 iterations, steps of 1/480 s", "other"),
+    ]
 
 
-def _simulator(engine: Engine, physics: str) -> Simulator:
+def _simulator(engine: Engine, physics: str, cases: list[Probe]) -> Simulator:
     settings = physics_preset(physics)
     if engine == "native":
         return NativeSimulator(settings, threads=2)
-    raise ConfigError(f"engine {engine!r} cannot run probes yet; use --engine native")
+    return MjxSimulator(settings, cases)
 
 
 def recorded(out: Path, row: Row, probe: Probe) -> tuple[Recording, bool]:
     """The recording of a probe and whether it was there already."""
     probe = _shifted(probe, row.shift)
+    if isinstance(row.simulator, RecordedSimulator):
+        return row.simulator.run(probe), True
     name = hashlib.sha256(
         json.dumps([probe.key(), row.simulator.settings(), _code(row)]).encode()
     ).hexdigest()

@@ -16,6 +16,7 @@ _CONES = {
     "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC,
     "pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL,
 }
+_HARD = (0.99, 0.999, 0.0005, 0.5, 2.0)  # impedance of hard joint limits
 # PhysX link damping of the UniDexGrasp hand asset, 1/s.
 LINK_DAMPING = 100.0
 
@@ -58,9 +59,11 @@ class PhysicsConfig:
     """Step in seconds of the PhysX simulation whose wrench base is imitated; its speed depends on
     it. None: this one's."""
     solref: tuple[float, float] | None = None
-    """Time constant (s) and damping ratio of contacts and joint limits; None: MuJoCo's."""
+    """Time constant (s) and damping ratio of all contacts; None: MuJoCo's."""
     solimp: tuple[float, float, float, float, float] | None = None
-    """Impedance of contacts and joint limits; None: MuJoCo's."""
+    """Impedance of all contacts; None: MuJoCo's."""
+    hard_limits: bool = False
+    """Joint limits that give by hundredths of a degree under full servo force, not by degrees."""
 
     @property
     def control_dt(self) -> float:
@@ -101,9 +104,11 @@ class PhysicsConfig:
         if self.tendon == "physx":
             model.tendon_limited[:] = 0  # the engines apply the law
         if self.solref is not None:
-            model.geom_solref[:] = model.jnt_solref[:] = self.solref
+            model.geom_solref[:] = self.solref
         if self.solimp is not None:
-            model.geom_solimp[:] = model.jnt_solimp[:] = self.solimp
+            model.geom_solimp[:] = self.solimp
+        if self.hard_limits:
+            model.jnt_solref[:], model.jnt_solimp[:] = (2 * self.timestep, 1.0), _HARD
         # Mid-phase trees differ in size per object and cannot be expanded; autoreset would hide a
         # divergence from the finite flag.
         opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
@@ -128,18 +133,19 @@ PHYSICS = {
     "fast": replace(REFERENCE, timestep=1 / 60, substeps=2),
     # UniDexGrasp's 60 Hz control with two substeps.
     "unidexgrasp": replace(REFERENCE, substeps=2),
-    # Nearest to PhysX 5 as UniDexGrasp runs it (60 Hz, two steps of 1/120 s): docs/parity.md.
+    # Nearest to PhysX 5 as UniDexGrasp runs it (60 Hz, two steps of 1/120 s), found by
+    # experiments/parity/calibrate.py; impratio 10 is nearer to PhysX where it has converged.
     "physx": replace(
         REFERENCE,
         timestep=1 / 240,
         substeps=4,
+        impratio=2.0,
         drive="servo",
         tendon="physx",
         link_damping_step=1 / 120,
-        solref=(1 / 120, 1.0),
-        solimp=(0.99, 0.999, 0.0005, 0.5, 2.0),
-        iterations=50,
-        ls_iterations=50,
+        solref=(1 / 60, 1.0),
+        solimp=(0.92, 0.97, 0.001, 0.5, 2.0),
+        hard_limits=True,
     ),
 }
 
