@@ -209,6 +209,12 @@ class ShadowGrasp:
             key=key,
         )
 
+    def restarted(self, state: EnvState, sim: SimState, drawn: Any) -> EnvState:
+        """`state` with episodes that begin at `sim`, given what the variant draws (or None)."""
+        episode = self._start(sim, state.task.sampler, drawn)
+        obs = self._observe(episode, sim)
+        return state.replace(task=episode, sim=sim, obs=obs, final_obs=obs)
+
     # --- parts ------------------------------------------------------------------------------
 
     def _combine(self, state: EnvState, action: jax.Array) -> jax.Array:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
+from jax.typing import ArrayLike
 
 import dexjax
-from dexjax.core.errors import ConfigError
+from dexjax.core.errors import ConfigError, DataError
 from dexjax.parity import schema
 from dexjax.parity.trace import Trace, check_trace
 from dexjax.rl.env import EnvState
 from dexjax.sim.types import SimState
 from envs.shadow_grasp.env import ShadowGrasp
+from envs.shadow_grasp.targets import Target
 from envs.shadow_grasp.unidexgrasp import UniDexGraspVariant
 
 Act = Callable[[EnvState, jax.Array], jax.Array]
@@ -28,26 +31,62 @@ def record_trace(env: ShadowGrasp, act: Act, key: jax.Array, steps: int | None =
     act(state, key) -> (B, 24). At most all steps but the last, which ends in the next episode's
     start. Raises ConfigError for another variant. Velocities are those of centres of mass.
     """
+    most = env.episode_length - 1
+    key_reset, key_act = jax.random.split(key)
+    keys = jax.random.split(key_act, most if steps is None else min(steps, most))
+    state = jax.jit(env.reset)(key_reset)
+    return _record(env, state, [partial(_choose, act, k) for k in keys])
+
+
+def replay_trace(env: ShadowGrasp, trace: Trace, object_id: ArrayLike) -> Trace:
+    """What this environment does from a trace's starts with a trace's actions, as a trace.
+
+    object_id: (B,) our objects in place of the trace's. After the first contact any two simulators
+    part: compare how fast, and outcomes, not states. Raises DataError where the trace has other
+    numbers of episodes or steps than the environment, or no actions.
+    """
+    if trace.num_envs != env.num_envs:
+        raise DataError(
+            f"{trace.source}: {trace.num_envs} episodes; the environment has {env.num_envs}"
+        )
+    if trace.num_steps >= env.episode_length:
+        # Our last step ends in the next episode's start.
+        raise DataError(
+            f"{trace.source}: {trace.num_steps} steps; the environment has {env.episode_length}, "
+            "and the last one is not recorded"
+        )
+    given = jnp.asarray(trace["action_raw" if "action_raw" in trace else "action"], jnp.float32)
+    state = _state_of(env, trace, jnp.asarray(object_id, jnp.int32))
+    return _record(env, state, [partial(_repeat, a) for a in given])
+
+
+def _choose(act: Act, key: jax.Array, state: EnvState) -> jax.Array:
+    return act(state, key)
+
+
+def _repeat(action: jax.Array, state: EnvState) -> jax.Array:
+    return action
+
+
+def _record(
+    env: ShadowGrasp, state: EnvState, actions: Sequence[Callable[[EnvState], jax.Array]]
+) -> Trace:
     variant = env.variant
     if not isinstance(variant, UniDexGraspVariant):
         raise ConfigError(f"traces are of variant unidexgrasp, not {env.cfg.variant!r}")
-    most = env.episode_length - 1
-    steps = most if steps is None else min(steps, most)
-    key_reset, key_act = jax.random.split(key)
     step = jax.jit(env.step)
-    state = jax.jit(env.reset)(key_reset)
     task = state.task.task
     rows = [_row(env, state.sim)]
     done = []
-    for k in jax.random.split(key_act, steps):
-        action = act(state, k)
+    for act in actions:
+        action = act(state)
         before = state
         state = step(state, action)
         rows.append(_row(env, state.sim))
         done.append(_step_row(variant, before, state, action))
     stacked = {k: np.stack([r[k] for r in rows]) for k in rows[0]}
     arrays = {
-        "time": env.control_dt * np.arange(steps + 1),
+        "time": env.control_dt * np.arange(len(rows)),
         **stacked,
         **{k: np.stack([r[k] for r in done]) for k in done[0]},
         **_parameters(env, variant, task, state.sim),
@@ -56,6 +95,48 @@ def record_trace(env: ShadowGrasp, act: Act, key: jax.Array, steps: int | None =
     meta = _meta(env, variant, arrays, list(state.terms))
     check_trace(meta, arrays, "trace of this environment")
     return Trace(meta, arrays, "trace of this environment")
+
+
+def _state_of(env: ShadowGrasp, trace: Trace, object_id: jax.Array) -> EnvState:
+    """The environment's state at the start of the trace's episodes."""
+    scene = env.scene
+    hand = trace.select("joint", scene.hand.joint_names)
+    fresh = env.reset(jax.random.PRNGKey(0), object_id)
+    root_quat, spin = trace["root_quat"][0], trace["root_angvel"][0]
+    quat, turning = trace["object_quat"][0, :, 0], trace["object_angvel"][0, :, 0]
+    origin = np.asarray(env.bank.mesh_origin)[np.asarray(object_id)]
+    arm = _rotate(root_quat, scene.model.body_ipos[scene.body_ids[0]])
+    at, vat = scene.object_qpos, scene.object_qvel
+    qpos, qvel = np.array(fresh.sim.qpos), np.zeros_like(fresh.sim.qvel)
+    qpos[:, :3], qpos[:, 3:7] = trace["root_pos"][0], root_quat
+    qpos[:, scene.finger_qpos] = hand["joint_pos"][0]
+    qpos[:, at : at + 3] = trace["object_pos"][0, :, 0] - _rotate(quat, origin)
+    qpos[:, at + 3 : at + 7] = quat
+    back = np.array([1, -1, -1, -1])
+    qvel[:, :3] = trace["root_linvel"][0] - np.cross(spin, arm)
+    qvel[:, 3:6] = _rotate(root_quat * back, spin)
+    qvel[:, scene.finger_qvel] = hand["joint_vel"][0]
+    qvel[:, vat : vat + 3] = trace["object_linvel"][0, :, 0]
+    qvel[:, vat + 3 : vat + 6] = _rotate(quat * back, turning)
+    sim = env.engine.init(
+        object_id, jnp.asarray(qpos), jnp.asarray(qvel), fresh.sim.object_params
+    )  # fmt: skip
+    return env.restarted(fresh, sim, _drawn(trace))
+
+
+def _drawn(trace: Trace) -> Target | None:
+    """The target grasps that a trace's episodes were given."""
+    if "param_target_qpos" not in trace:
+        return None
+    get = lambda name: jnp.asarray(trace[f"param_{name}"], jnp.float32)  # noqa: E731
+    num = trace.num_envs
+    return Target(
+        hand_pos=get("target_hand_pos"),
+        hand_quat=jnp.roll(get("target_hand_rot"), 1, -1),
+        qpos=get("target_qpos"),
+        rest_quat=jnp.tile(jnp.array([1.0, 0, 0, 0]), (num, 1)),  # used before the start only
+        rest_height=get("object_init_z").reshape(num),
+    )
 
 
 def _row(env: ShadowGrasp, sim: SimState) -> dict[str, np.ndarray]:
