@@ -17,8 +17,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from dexjax.core.errors import DataError
 from dexjax.parity import isaac_recorder, schema
@@ -104,6 +106,66 @@ def test_arrays_are_those_of_the_schema() -> None:
     assert (isaac_recorder.FORMAT, isaac_recorder.VERSION) == (schema.FORMAT, schema.VERSION)
 
 
+def test_written_hands_are_the_scene_s(plan: Path, probes) -> None:
+    """MuJoCo reads the plan's hand back as the hand of the scene, shapes and tendons included."""
+    for name in ("steps", "tendon", "wrench"):
+        model = probes[name].scene.model
+        meta, _ = isaac_recorder.read_plan(plan / f"{name}.npz")
+        found = mujoco.MjModel.from_xml_path(str(plan / meta["hand"]))
+        for body in probes[name].scene.body_names[:-1]:
+            ours, theirs = model.body(body), found.body(body)
+            np.testing.assert_allclose(theirs.mass, ours.mass, rtol=1e-6)
+            np.testing.assert_allclose(theirs.ipos, ours.ipos, atol=1e-8)
+            np.testing.assert_allclose(theirs.inertia, ours.inertia, rtol=1e-6)
+            assert abs(abs(np.dot(theirs.iquat, ours.iquat)) - 1) < 1e-8
+            shapes = [g for g in range(model.ngeom) if model.geom_bodyid[g] == ours.id
+                      and (model.geom_contype[g] or model.geom_conaffinity[g])]  # fmt: skip
+            assert found.body_geomnum[theirs.id] == len(shapes)
+            for g, other in zip(shapes, range(*_geoms(found, theirs.id)), strict=True):
+                np.testing.assert_allclose(found.geom_size[other], model.geom_size[g], atol=1e-8)
+                np.testing.assert_allclose(found.geom_pos[other], model.geom_pos[g], atol=1e-8)
+                assert abs(abs(found.geom_quat[other] @ model.geom_quat[g]) - 1) < 1e-8
+        for joint in meta["joints"]:
+            ours, theirs = model.joint(joint), found.joint(joint)
+            np.testing.assert_allclose(theirs.axis, ours.axis, atol=1e-8)
+            if model.jnt_limited[ours.id]:
+                np.testing.assert_allclose(theirs.range, ours.range, atol=1e-8)
+        assert found.ntendon == (4 if meta["tendon"] else 0)
+        for t in range(found.ntendon):
+            k = model.tendon(found.tendon(t).name).id
+            np.testing.assert_allclose(found.tendon_range[t], model.tendon_range[k], atol=1e-8)
+
+
+def _geoms(model: mujoco.MjModel, body: int) -> tuple[int, int]:
+    first = model.body_geomadr[body]
+    return first, first + model.body_geomnum[body]
+
+
+def test_written_objects_weigh_what_the_trial_says(plan: Path, probes, tmp_path: Path) -> None:
+    probe = probes["slopes"]
+    scaled = replace(probe, name="scaled", object_params=probe.object_params * [[2.0, 1.0]])
+    write_plan([scaled], tmp_path)
+    for folder, name, factor in ((plan, "slopes", 1.0), (tmp_path, "scaled", 2.0)):
+        meta, arrays = isaac_recorder.read_plan(folder / f"{name}.npz")
+        assert set(arrays["object_index"].tolist()) == set(range(len(meta["objects"])))
+        asset = probe.assets[0]
+        urdf = folder / meta["objects"][0]
+        keep = '<mujoco><compiler fusestatic="false"/></mujoco><link name="object">'
+        kept = urdf.with_name("kept.urdf")
+        kept.write_text(urdf.read_text().replace('<link name="object">', keep))
+        model = mujoco.MjModel.from_xml_path(str(kept))
+        assert model.body_mass.sum() == pytest.approx(factor * asset.mass, rel=1e-6)
+        moments = np.linalg.eigvalsh(factor * np.asarray(asset.inertia))
+        np.testing.assert_allclose(np.sort(model.body_inertia[1]), moments, rtol=1e-5)
+        pieces = [np.asarray(p) for p in asset.pieces]
+        assert model.nmesh == len(pieces)
+        # MuJoCo turns and moves a mesh to its principal axes; the geom's pose brings it back.
+        turn = Rotation.from_quat(model.geom_quat[0], scalar_first=True)
+        corners = turn.apply(model.mesh_vert[: model.mesh_vertnum[0]]) + model.geom_pos[0]
+        np.testing.assert_allclose(corners.min(0), pieces[0].min(0), atol=1e-6)
+        np.testing.assert_allclose(corners.max(0), pieces[0].max(0), atol=1e-6)
+
+
 def test_every_trace_passes_the_strict_reader(recorded: Path, probes) -> None:
     files = sorted(recorded.glob("*.npz"))
     # Three directions of gravity make three simulations.
@@ -134,8 +196,6 @@ def test_kinematics_by_way_of_the_plan_is_ours(recorded: Path, probes) -> None:
 
 def _start(probe: Probe) -> dict[str, np.ndarray]:
     """Our own recording of the start, by MuJoCo's kinematics."""
-    import mujoco
-
     scene = probe.scene
     data = mujoco.MjData(scene.model)
     pos = np.zeros((1, probe.num_trials, len(scene.body_ids), 3))
