@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             kind.show(viewer, args.target, Options(args.live, args.objects))
         except BaseException:
-            viewer.server.stop()
+            viewer.stop()
             raise
         print(f"{kind.name} {args.target}: open {viewer.address} (Ctrl-C ends)", flush=True)
         viewer.run()

@@ -21,6 +21,7 @@ from dexjax.view.viewer import Viewer
 NUM_ENVS = 4
 _ANY = "a new choice"
 _PLOT_EVERY = 15  # steps
+_CLOSE_SECONDS = 60.0  # a step may still be compiling
 
 
 class LivePlayer:
@@ -58,6 +59,7 @@ class LivePlayer:
         self.again.on_click(lambda _: self.request())
         self.request()
         self.thread = threading.Thread(target=self._work, daemon=True)
+        viewer.at_end(self.close)
         self.thread.start()
 
     def request(self) -> None:
@@ -69,6 +71,7 @@ class LivePlayer:
         """End the thread after the step it is in."""
         self._ended.set()
         self._request.set()
+        self.thread.join(_CLOSE_SECONDS)
 
     def _work(self) -> None:
         while not self._ended.is_set():

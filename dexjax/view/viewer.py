@@ -47,6 +47,7 @@ class Viewer:
         self.lock = threading.RLock()
         self._ended = threading.Event()
         self._tickers: list[Callable[[float], None]] = []
+        self._closers: list[Callable[[], None]] = []
         with contextlib.redirect_stdout(io.StringIO()):  # its banner; ours says more
             server = viser.ViserServer(host=host, port=free, label=title, verbose=False)
         self.server: Any = server  # viser is optional: its types are not relied on
@@ -120,6 +121,17 @@ class Viewer:
         """Call `ticker(seconds)` about sixty times per second while `run` runs."""
         self._tickers.append(ticker)
 
+    def at_end(self, closer: Callable[[], None]) -> None:
+        """Call `closer()` before the server stops."""
+        self._closers.append(closer)
+
+    def stop(self) -> None:
+        """Stop the server now."""
+        for closer in self._closers:
+            closer()
+        with contextlib.redirect_stdout(io.StringIO()):  # viser's own farewell
+            self.server.stop()
+
     def end(self) -> None:
         """Make `run` return; from any thread."""
         self._ended.set()
@@ -141,7 +153,7 @@ class Viewer:
         except KeyboardInterrupt:
             print("\nviewer stopped")
         finally:
-            self.server.stop()
+            self.stop()
 
     def _decorate(self, title: str) -> None:
         server = self.server

@@ -125,7 +125,7 @@ def test_unusable_runs_say_why_or_show_what_was_recorded(tmp_path, episodes, cap
     class Viewer(viewer.Viewer):
         def run(self):
             shown.append(self.server.scene.get_handle_by_name("/table"))
-            self.server.stop()
+            self.stop()
 
     pytest.importorskip("viser", reason="pip install 'dexjax[view]'")
     with pytest.MonkeyPatch.context() as patch:
