@@ -8,7 +8,7 @@ World frame, metres, z up, quaternions wxyz. Images are (H, W, 3) uint8.
 
 from dexjax.render.files import grid, label, write_mp4, write_png
 from dexjax.render.mujoco_geoms import model_geometry, pose_geometry, scene_meshes
-from dexjax.render.raycast import KEY_LIGHT, RayScene, render, render_depth
+from dexjax.render.raycast import KEY_LIGHT, RayScene, Renderer, render, render_depth
 from dexjax.render.scene import Camera, RenderMesh, frame_camera
 from dexjax.render.views import CARDINAL, View, cardinal_cameras, cardinal_views, visible_points
 
@@ -18,6 +18,7 @@ __all__ = [
     "Camera",
     "RayScene",
     "RenderMesh",
+    "Renderer",
     "View",
     "cardinal_cameras",
     "cardinal_views",

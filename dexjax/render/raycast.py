@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
@@ -29,6 +29,20 @@ def render_depth(
 ) -> np.ndarray:
     """Depth along the optical axis through the pixel centres, (H, W) float32 m; inf where empty."""
     return RayScene(meshes).depth_and_faces(camera, width, height)[0]
+
+
+class Renderer(Protocol):
+    """What draws meshes: `RayScene` everywhere, `dexjax.render.opengl.GLScene` with OpenGL."""
+
+    def image(self, camera: Camera, width: int, height: int) -> np.ndarray:
+        """Shaded image (H, W, 3) uint8."""
+        ...
+
+    def depth_and_meshes(
+        self, camera: Camera, width: int, height: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Depth along the optical axis (H, W) m and number of the mesh (H, W); inf, -1: empty."""
+        ...
 
 
 class RayScene:
@@ -102,6 +116,13 @@ class RayScene:
         depth = np.where(hit["primID"] >= 0, hit["tfar"], np.inf).astype(np.float32)
         faces = hit["primID"].astype(np.int32)
         return depth.reshape(height, width), faces.reshape(height, width)
+
+    def depth_and_meshes(
+        self, camera: Camera, width: int, height: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `depth_and_faces`, with the number of the mesh instead of the triangle's."""
+        depth, faces = self.depth_and_faces(camera, width, height)
+        return depth, np.append(self.face_mesh, -1).astype(np.int32)[faces]
 
     def visible(
         self,
