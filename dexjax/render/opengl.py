@@ -32,7 +32,8 @@ class GLScene:
         )  # fmt: skip
         toward = KEY_LIGHT / np.linalg.norm(KEY_LIGHT)
         spec.worldbody.add_light(
-            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, dir=-toward, pos=toward, diffuse=[0.55, 0.55, 0.55], castshadow=True,
+            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, dir=-toward, pos=toward,
+            diffuse=[0.55, 0.55, 0.55], castshadow=True,
         )  # fmt: skip
         spec.worldbody.add_camera(name="camera")
         self._owner: list[int] = []
