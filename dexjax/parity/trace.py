@@ -273,9 +273,9 @@ def _check_axes(meta: Mapping[str, Any], fail: Any) -> None:
             raise fail(f"axes.{axis[:40]}", f"is no axis; known: {', '.join(schema.NAMED_AXES)}")
         if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
             raise fail(f"axes.{axis}", "is no list of names")
-        repeated = sorted({n for n in names if names.count(n) > 1}) if len(names) < 10_000 else []
-        if repeated:
-            raise fail(f"axes.{axis}", f"names {repeated[0]!r} more than once")
+        if len(set(names)) != len(names):
+            repeated = next(n for i, n in enumerate(names) if n in names[:i])
+            raise fail(f"axes.{axis}", f"names {repeated!r} more than once")
     if "joint_types" in meta:
         types = meta["joint_types"]
         if len(types) != len(meta["axes"].get("joint", ())):
