@@ -15,7 +15,9 @@ from dexjax.parity.grasps import held
 from dexjax.parity.probe import FRAME
 from dexjax.parity.run import Results
 
-_ENVELOPE = ("physx half step", "physx pgs", "physx shifted 1 mm", "physx converged")
+_ENVELOPE = (
+    "physx half step", "physx pgs", "physx shifted 1 mm", "physx offset 10 mm", "physx converged",
+)  # fmt: skip
 
 
 def draw_all(results: Results) -> dict[str, bytes]:

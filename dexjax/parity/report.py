@@ -55,6 +55,8 @@ def _page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
             parts.append(f"<p>{_NOTES[gate['name']]}</p>")
         if gate["name"] in pictures:
             parts.append(_image(pictures[gate["name"]]))
+        if gate["name"] == "G8":
+            parts.append(_converged(summary["converged"]))
         if gate["name"] == "G6":
             parts += ["<h2>G7: divergence of whole grasps (no limit)</h2>", _image(pictures["G7"])]
     settings = "".join(
@@ -103,7 +105,9 @@ def _figures(gate: dict[str, Any]) -> str:
         sign = "&ge;" if limit and limit["least"] else "&le;"
         bound = f"{sign} {limit['bound']:g}" if limit else ""
         bounds += f"<td class=n>{bound}</td>"
-    lines = [f"<tr><th></th>{head}</tr><tr><td>limit</td>{bounds}</tr>"]
+    lines = [f"<tr><th></th>{head}</tr>"]
+    if limits:
+        lines.append(f"<tr><td>limit</td>{bounds}</tr>")
     for row, result in rows.items():
         cells = ""
         for name in names:
@@ -115,6 +119,14 @@ def _figures(gate: dict[str, Any]) -> str:
         lines.append(f"<tr><td>{html.escape(row)}</td>{cells}</tr>")
     why = "".join(f"<li>{html.escape(x['figure'] + ': ' + x['why'])}" for x in gate["limits"])
     return f"<table>{''.join(lines)}</table><ul>{why}</ul>"
+
+
+def _converged(rows: dict[str, dict[str, float | None]]) -> str:
+    """Agreement with the converged reference, no limits."""
+    if not rows:
+        return ""
+    gate = {"limits": [], "rows": {n: {"figures": f, "passed": {}} for n, f in rows.items()}}
+    return f"<h3>Against PhysX that has converged (no limit)</h3>{_figures(gate)}"
 
 
 def _image(png: bytes) -> str:

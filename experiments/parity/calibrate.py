@@ -8,7 +8,7 @@ which tendon law, which step; judged by joint steps, tendon and base. Then the c
 impratio and softness, with the step that the drives need (1/120 s stands beside it). Of those that
 pass drops and slopes and show no shift of the success rate (McNemar), the one with the greatest
 agreement about which grasps hold (Cohen's kappa, two decimals; then the smaller window error).
-PhysX with 50 iterations and steps of 1/480 s stands beside it: what its own convergence changes.
+The same against PhysX with 50 iterations and steps of 1/480 s: what its own convergence changes.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def main() -> None:
         f"\n{'contacts':34s} G4 G5  rest  creep | held   agree kappa     p  apart  force | "
         "window closing holding | converged agree kappa    p"
     )
-    best: tuple[tuple[float, float], str, PhysicsConfig] | None = None
+    best: dict[str, tuple[tuple[float, float], str, PhysicsConfig]] = {}
     for step, cone, impratio, softness in CONTACTS:
         physics = replace(
             BASE, drive="servo", tendon="physx", timestep=step, substeps=round(1 / 60 / step),
@@ -114,13 +114,14 @@ def main() -> None:
             f"{r['converged McNemar p']:6.3f}",
             flush=True,
         )
-        score = (round(r["G8 kappa"], 2), -(r["G6 closing"] + r["G6 holding"]))
-        fits = r["G4"] and r["G5"] and r["G8 McNemar p"] >= 0.05 and step == 1 / 240
-        if fits and (best is None or score > best[0]):
-            best = score, name, physics
-    print(f"\nchosen: {best[1] if best else 'none fits'}")
-    if best:
-        _budgets(args.out, best[2], {n: cases[n] for n in ("P5", "P6", "P6_windows")})
+        for goal, prefix in (("as run", "G8"), ("converged", "converged")):
+            score = (round(r[f"{prefix} kappa"], 2), -(r["G6 closing"] + r["G6 holding"]))
+            fits = r["G4"] and r["G5"] and r[f"{prefix} McNemar p"] >= 0.05 and step == 1 / 240
+            if fits and (goal not in best or score > best[goal][0]):
+                best[goal] = score, name, physics
+    for goal, (_, name, physics) in best.items():
+        print(f"\nchosen against PhysX {goal}: {name}")
+        _budgets(args.out, physics, {n: cases[n] for n in ("P5", "P6", "P6_windows")})
     if args.json:
         args.json.write_text(json.dumps(table, indent=1) + "\n")
 
