@@ -44,9 +44,18 @@ class PhysxConfig:
     """Fixed tendons act with 1 / coefficient (couples J0 to J1), else with the coefficient."""
 
 
-def available() -> bool:
-    """Whether SAPIEN is installed."""
-    return importlib.util.find_spec("sapien") is not None
+@lru_cache(maxsize=1)
+def why_unavailable() -> str | None:
+    """Why the reference cannot run here; None if it can."""
+    if importlib.util.find_spec("sapien") is None:
+        return "SAPIEN is not installed: pip install 'dexjax[parity]' (Linux on x86-64)"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no libvulkan: only needed for pictures
+            import sapien.physx  # noqa: F401
+    except ImportError as e:
+        return f"SAPIEN cannot be imported ({e}); it needs libX11: apt install libx11-6"
+    return None
 
 
 @lru_cache(maxsize=1)
@@ -55,12 +64,12 @@ def _sapien() -> tuple[Any, Any, Any]:
 
     The tolerance length 1.0 makes PhysX's friction distances those of Isaac (SAPIEN: a tenth).
     """
-    if not available():
-        raise ConfigError("the PhysX reference needs SAPIEN: pip install 'dexjax[parity]'")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no libvulkan: only needed for pictures
-        import sapien
-        import sapien.physx as physx
+    reason = why_unavailable()
+    if reason:
+        raise ConfigError(f"the PhysX reference cannot run: {reason}")
+    import sapien
+    import sapien.physx as physx
+
     return sapien, physx, physx.PhysxEngine(1.0, 10.0)
 
 

@@ -20,13 +20,13 @@ import numpy as np
 
 import dexjax
 import dexjax.sim
-from dexjax.core.errors import ConfigError, DataError
+from dexjax.core.errors import DataError
 from dexjax.core.folders import user_cache_dir
 from dexjax.core.runs import write_json
 from dexjax.core.safe_io import read_npz
 from dexjax.parity import gates, grasps, probes
 from dexjax.parity.engines import MjxSimulator, NativeSimulator
-from dexjax.parity.physx import PhysxConfig, PhysxSimulator, available
+from dexjax.parity.physx import PhysxConfig, PhysxSimulator
 from dexjax.parity.probe import Probe, Recording, Simulator
 from dexjax.parity.recorded import RecordedSimulator
 from dexjax.sim.physics import physics_preset
@@ -74,10 +74,6 @@ def run(out: Path, engine: Engine, reference: str, physics: tuple[str, ...], qui
 
     reference: "physx", or a folder of traces that Isaac Gym recorded of our probes (`plan`).
     """
-    if not available():
-        raise ConfigError(
-            "the PhysX reference needs SAPIEN: pip install 'dexjax[parity]' (Linux on x86-64)"
-        )
     began = time.perf_counter()
     results = measure(out, engine, reference, physics, quick)
     from dexjax.parity.report import (

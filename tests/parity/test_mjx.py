@@ -8,11 +8,11 @@ import pytest
 from dexjax.parity import probes
 from dexjax.parity.engines import MjxSimulator, NativeSimulator
 from dexjax.parity.gates import GATES, judge
-from dexjax.parity.physx import PhysxSimulator, available
+from dexjax.parity.physx import PhysxSimulator, why_unavailable
 from dexjax.sim.physics import physics_preset
 
 pytestmark = [
-    pytest.mark.skipif(not available(), reason="SAPIEN is not installed: [parity] extra"),
+    pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable())),
     pytest.mark.slow,  # compiles two programs
 ]
 

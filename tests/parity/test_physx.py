@@ -10,12 +10,12 @@ import pytest
 from dexjax.parity import probes
 from dexjax.parity.engines import NativeSimulator
 from dexjax.parity.gates import GATES, judge
-from dexjax.parity.physx import PhysxSimulator, available
+from dexjax.parity.physx import PhysxSimulator, why_unavailable
 from dexjax.parity.probe import Probe
 from dexjax.sim.physics import physics_preset
 from dexjax.sim.scene import SceneConfig
 
-pytestmark = pytest.mark.skipif(not available(), reason="SAPIEN is not installed: [parity] extra")
+pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 GATE = {g.name: g for g in GATES}
 
 

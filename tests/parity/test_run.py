@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dexjax.parity.__main__ import main
-from dexjax.parity.physx import available
+from dexjax.parity.physx import why_unavailable
 
-pytestmark = pytest.mark.skipif(not available(), reason="SAPIEN is not installed: [parity] extra")
+pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 
 
 @pytest.fixture(scope="module")
