@@ -70,6 +70,36 @@ def plan(folder: tyro.conf.Positional[Path], half: Literal["gate", "calibration"
     return 0
 
 
+@app.command(name="record")
+def record(
+    folder: tyro.conf.Positional[Path],
+    simulator: Literal["physx", "native"] = "physx",
+    physics: str = "physx",
+    half: Literal["gate", "calibration"] = "gate",
+    quick: bool = False,
+) -> int:
+    """Record all probes in SAPIEN's PhysX or in our engine as traces, as Isaac Gym's are recorded.
+
+    Args:
+        folder: Where to write.
+        simulator: PhysX through SAPIEN, or our engine native.
+        physics: Physics preset of native.
+        half: Which of the two sets of probes.
+        quick: Few grasps.
+    """
+    from dexjax.parity.engines import NativeSimulator
+    from dexjax.parity.physx import PhysxSimulator
+    from dexjax.parity.recorded import record_traces
+    from dexjax.parity.run import gate_probes
+    from dexjax.sim.physics import physics_preset
+
+    chosen = PhysxSimulator() if simulator == "physx" else NativeSimulator(physics_preset(physics))
+    for probe in gate_probes(quick, half).values():
+        for file in record_traces(chosen, probe, folder):
+            print(f"wrote {file}", flush=True)
+    return 0
+
+
 @app.command(name="task")
 def task(
     trace: tyro.conf.Positional[Path],

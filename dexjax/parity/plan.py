@@ -40,11 +40,7 @@ def _write_probe(probe: Probe, folder: Path) -> Path:
     at = scene.object_qpos
     joints = moving_joints(scene)
     names = [model.joint(j).name for j in joints]
-    ctrl = np.zeros((probe.num_frames, probe.num_trials, len(joints)), np.float32)
-    driven = np.zeros(len(joints), bool)
-    for a in range(model.nu):
-        k = joints.index(int(model.actuator_trnid[a, 0]))
-        ctrl[..., k], driven[k] = probe.ctrl[..., a], True
+    driven = np.isin(joints, model.actuator_trnid[: model.nu, 0])
     urdfs, index = _write_objects(probe, folder)
     free = probe.config.base == "wrench"
     root = np.tile([0, 0, 0, 1, 0, 0, 0], (probe.num_trials, 1))
@@ -55,7 +51,7 @@ def _write_probe(probe: Probe, folder: Path) -> Path:
         "object_index": index,
         "friction": probe.object_params[:, 1],
         "gravity": probe.gravity,
-        "target": ctrl,
+        "target": joint_targets(probe),
         "wrench": probe.wrench,
     }
     meta = {
@@ -70,7 +66,7 @@ def _write_probe(probe: Probe, folder: Path) -> Path:
         "dt": FRAME,
         "table_height": probe.config.table_height,
         "joints": names,
-        "joint_types": ["hinge" if _is_hinge(model, j) else "slide" for j in joints],
+        "joint_types": joint_types(scene),
         "drives": _drives(model, joints, driven),
         "wrench_body": WRENCH_BODY,
         "tips": [scene.body_names[b] for b in scene.hand.fingertip_body],
@@ -84,6 +80,15 @@ def _write_probe(probe: Probe, folder: Path) -> Path:
     return path
 
 
+def joint_targets(probe: Probe) -> np.ndarray:
+    """(T, B, joints) targets of `moving_joints`; 0 for those without an actuator."""
+    model, joints = probe.scene.model, moving_joints(probe.scene)
+    found = np.zeros((probe.num_frames, probe.num_trials, len(joints)), np.float32)
+    for a in range(model.nu):
+        found[..., joints.index(int(model.actuator_trnid[a, 0]))] = probe.ctrl[..., a]
+    return found
+
+
 def moving_joints(scene: Scene) -> list[int]:
     """MuJoCo's joints that a plan names: slides and hinges, base first, then fingers in order."""
     model = scene.model
@@ -91,6 +96,11 @@ def moving_joints(scene: Scene) -> list[int]:
         j for j in range(model.njnt) if model.joint(j).name.startswith("base_") and _moves(model, j)
     ]
     return base + [model.joint(n).id for n in scene.hand.joint_names]
+
+
+def joint_types(scene: Scene) -> list[str]:
+    """ "hinge" or "slide" for each of `moving_joints`."""
+    return ["hinge" if _is_hinge(scene.model, j) else "slide" for j in moving_joints(scene)]
 
 
 def _moves(model: mujoco.MjModel, j: int) -> bool:

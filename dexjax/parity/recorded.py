@@ -9,9 +9,10 @@ import mujoco
 import numpy as np
 
 from dexjax.core.errors import DataError
-from dexjax.parity.plan import moving_joints
-from dexjax.parity.probe import Probe, Recording
-from dexjax.parity.trace import Trace, read_trace
+from dexjax.parity import schema
+from dexjax.parity.plan import WRENCH_BODY, joint_targets, joint_types, moving_joints
+from dexjax.parity.probe import FRAME, Probe, Recording, Simulator
+from dexjax.parity.trace import Trace, read_trace, write_trace
 
 
 class RecordedSimulator:
@@ -40,6 +41,95 @@ class RecordedSimulator:
         return recording_from_traces(probe, [read_trace(f) for f in files])
 
 
+def record_traces(simulator: Simulator, probe: Probe, folder: str | Path) -> list[Path]:
+    """Run a probe in one of our simulators and write its traces, as the Isaac recorder does.
+
+    One file per direction of gravity, repeat 0: every simulator here repeats itself bit by bit.
+    """
+    recording = simulator.run(probe)
+    files = []
+    _, first, group = np.unique(probe.gravity, axis=0, return_index=True, return_inverse=True)
+    for g in range(len(first)):
+        rows = np.flatnonzero(group == g)
+        meta, arrays = _as_trace(simulator, probe, recording, rows)
+        path = Path(folder) / f"{probe.name}_g{g}_r0.npz"
+        write_trace(path, meta, arrays)
+        files.append(path)
+    return files
+
+
+def _as_trace(
+    simulator: Simulator, probe: Probe, recording: Recording, rows: np.ndarray
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """Metadata and arrays of the chosen trials. Velocities are those of centres of mass."""
+    scene, model = probe.scene, probe.scene.model
+    joints = moving_joints(scene)
+    names = [model.joint(j).name for j in joints]
+    qpos, qvel = recording["qpos"][:, rows], recording["qvel"][:, rows]
+    pos, quat = recording["body_pos"][:, rows], recording["body_quat"][:, rows]
+    at, vat = scene.object_qpos, scene.object_qvel
+    thing = qpos[..., at + 3 : at + 7]
+    hand = len(scene.hand.body_names)
+    arrays = {
+        "time": FRAME * np.arange(len(qpos)),
+        "joint_pos": qpos[..., model.jnt_qposadr[joints]],
+        "joint_vel": qvel[..., model.jnt_dofadr[joints]],
+        "body_pos": pos[:, :, :hand],
+        "body_quat": quat[:, :, :hand],
+        "root_pos": pos[:, :, 0],
+        "root_quat": quat[:, :, 0],
+        "object_pos": qpos[:, :, None, at : at + 3],
+        "object_quat": thing[:, :, None],
+        "object_linvel": qvel[:, :, None, vat : vat + 3],
+        "object_angvel": _rotate(thing, qvel[..., vat + 3 : vat + 6])[:, :, None],
+        "target": joint_targets(probe)[:, rows],
+        "applied_force": probe.wrench[:, rows, :3],
+        "applied_torque": probe.wrench[:, rows, 3:],
+        "param_trial": rows.astype(np.int32),
+        "param_gravity": probe.gravity[rows],
+        "param_friction": probe.object_params[rows, 1],
+        "tip_force": recording["finger_force"][:, rows],
+    }
+    if probe.config.base == "wrench":
+        spin = _rotate(quat[:, :, 0], qvel[..., 3:6])
+        arm = _rotate(quat[:, :, 0], model.body_ipos[scene.body_ids[0]])
+        arrays["root_angvel"] = spin
+        arrays["root_linvel"] = qvel[..., :3] + np.cross(spin, arm)
+    arrays = {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in arrays.items()}
+    settings = simulator.settings()
+    meta = schema.new_meta(
+        probe.name,
+        simulator=simulator.name,
+        version=str(settings.get("simulator", "")),
+        dt=FRAME,
+        substeps=int(settings.get("substeps", 1)),
+        axes={
+            "joint": names,
+            "actuator": names,
+            "body": list(scene.hand.body_names),
+            "object": ["object"],
+            "tip": list(scene.hand.finger_names),
+        },
+        tip_wrench_frame="world",
+        joint_types=joint_types(scene),
+        wrench_frame="world",
+        wrench_body=WRENCH_BODY,
+        solver=settings,
+        gravity=[float(g) for g in probe.gravity[rows[0]]],
+        arrays={
+            "param_trial": {"axes": ["env"], "unit": "index"},
+            "param_gravity": {"axes": ["env", 3], "unit": "m/s^2"},
+            "param_friction": {"axes": ["env"], "unit": "1"},
+        },
+        extra={
+            "plan_key": probe.key(),
+            "labels": [probe.labels[i] for i in rows],
+            "tip_force": "of the object on the whole finger",
+        },
+    )
+    return meta, arrays
+
+
 def recording_from_traces(probe: Probe, traces: Sequence[Trace]) -> Recording:
     """What another simulator recorded of a probe, as our own simulators return it.
 
@@ -57,7 +147,7 @@ def recording_from_traces(probe: Probe, traces: Sequence[Trace]) -> Recording:
                 f"{trace.source}: recorded for another version of probe {probe.name!r}; write the "
                 "plan again (python -m dexjax.parity plan) and record it"
             )
-        if trace.num_steps != max(1, probe.num_frames):
+        if trace.num_steps not in (probe.num_frames, max(1, probe.num_frames)):
             raise DataError(
                 f"{trace.source}: {trace.num_steps} frames; {max(1, probe.num_frames)} are needed"
             )
@@ -66,7 +156,7 @@ def recording_from_traces(probe: Probe, traces: Sequence[Trace]) -> Recording:
             f"{traces[0].source}: trials {sorted(trial.tolist())} of probe {probe.name!r}; each of "
             f"0 to {probe.num_trials - 1} is needed once"
         )
-    rows = max(1, probe.num_frames) + 1
+    rows = max(t.num_steps for t in traces) + 1
     qpos, qvel = (np.tile(x, (rows, 1, 1)) for x in (probe.qpos, probe.qvel))
     force = np.zeros((rows, probe.num_trials, len(probe.scene.hand.finger_names), 3))
     for trace in traces:
@@ -111,6 +201,9 @@ def _fill(
         quat, trace.after("object_angvel")[:, :, 0], inverse=True
     )
     hand = scene.hand
+    if "contact_force" not in trace:
+        force[1:, rows] = trace.select("tip", hand.finger_names).after("tip_force")
+        return
     contact = trace.select("body", hand.body_names).after("contact_force")
     finger = np.array(hand.body_finger)
     for f in range(len(hand.finger_names)):
@@ -135,6 +228,10 @@ def _replace_bodies(probe: Probe, trace: Trace, pos: np.ndarray, quat: np.ndarra
     part = trace.select("body", probe.scene.hand.body_names)
     found, turned = part.after("body_pos").astype(float), part.after("body_quat").astype(float)
     bodies = slice(0, found.shape[2])
+    if trace.meta["arrays"]["body_pos"]["axes"][0] == schema.STATE:
+        pos[0, rows, bodies], quat[0, rows, bodies] = part["body_pos"][0], part["body_quat"][0]
+        pos[1:, rows, bodies], quat[1:, rows, bodies] = found, turned
+        return
     pos[0, rows, bodies] += found[0] - pos[1, rows, bodies]
     turn = _multiply(turned[0], _conjugate(quat[1, rows, bodies]))
     quat[0, rows, bodies] = _multiply(turn, quat[0, rows, bodies])
