@@ -128,6 +128,35 @@ def task(
     return 0 if good else 1
 
 
+@app.command(name="compare")
+def compare(
+    first: tyro.conf.Positional[Path],
+    second: tyro.conf.Positional[Path],
+    margin: float = 5.0,
+    out: Path | None = None,
+) -> int:
+    """Compare two traces of the same episodes: how states part, and success of paired starts.
+
+    Exit code 1 where success is not shown to be equivalent.
+
+    Args:
+        first: Trace of policy episodes.
+        second: Another one from the same starts, as `replay_trace` makes it.
+        margin: Success rates closer than this count as the same, percentage points.
+        out: Write OUT.json and OUT.png.
+    """
+    from dexjax.core.runs import write_json
+    from dexjax.parity.compare import report, write_plot
+    from dexjax.parity.trace import read_trace
+
+    text, plain, found = report(read_trace(first), read_trace(second), margin / 100)
+    print(text)
+    if out is not None:
+        write_plot(found, out.with_suffix(".png"))
+        write_json(out.with_suffix(".json"), plain)
+    return 1 if found.equivalent is False else 0
+
+
 @app.command(name="tables")
 def tables(
     runs: tyro.conf.Positional[tuple[Path, ...]] = (),
