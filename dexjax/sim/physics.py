@@ -145,7 +145,7 @@ PHYSICS = {
     "fast": replace(REFERENCE, timestep=1 / 60, substeps=2),
     # UniDexGrasp's 60 Hz control with two substeps.
     "unidexgrasp": replace(REFERENCE, substeps=2),
-    # Nearest to PhysX 5 as UniDexGrasp runs it (60 Hz, two steps of 1/120 s, 8 iterations), found by
+    # Nearest to PhysX 5 as UniDexGrasp runs it (60 Hz, two steps, 8 iterations), found by
     # experiments/parity/calibrate.py; docs/parity.md.
     "physx": _PHYSX,
     # The same against PhysX with 50 iterations and steps of 1/480 s: slips less.
