@@ -73,7 +73,7 @@ class HandViewer:
         for control in (self._shapes, self._keypoints, self._candidates, self._centre):
             control.on_update(lambda _: self._layers())
         self.sliders: dict[str, Any] = {}
-        lower, upper = np.asarray(hand.lower), np.asarray(hand.upper)
+        lower, upper = (np.asarray(v, float) for v in (hand.lower, hand.upper))
         with gui.add_folder("Joints, rad"):
             for j, name in enumerate(hand.joint_names):
                 low, high = (

@@ -39,7 +39,9 @@ class Browser:
                 program, "--headless=new", "--no-sandbox", "--disable-dev-shm-usage",
                 "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
                 "--no-first-run", "--disable-extensions", "--disable-background-networking",
-                "--disable-component-update", "--remote-debugging-port=0",
+                "--disable-component-update", "--disable-renderer-backgrounding",
+                "--disable-backgrounding-occluded-windows", "--disable-background-timer-throttling",
+                "--remote-debugging-port=0",
                 f"--user-data-dir={self._profile.name}", f"--window-size={width},{height}",
                 "about:blank",
             ],
@@ -114,6 +116,11 @@ class Browser:
                 "Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left",
                 clickCount=1,
             )  # fmt: skip
+
+    def stir(self) -> None:
+        """Move the pointer: a page that draws on demand only draws again."""
+        for x in (300, 301):
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=170)
 
     def press(self, key: str, code: int) -> None:
         """Press and release a key."""

@@ -24,7 +24,7 @@ def browser():
     if find_chromium() is None:
         pytest.skip(f"no browser ({', '.join(NAMES)}): apt-get install chromium")
     pytest.importorskip("websockets", reason="the DevTools client needs websockets (viser has it)")
-    with Browser() as found:
+    with Browser(960, 600) as found:  # small: software rendering is slow
         yield found
 
 

@@ -71,6 +71,7 @@ def _changed(browser, before, share=1e-3, seconds=30.0):
     """Wait until a share of the picture's pixels has changed clearly and it is at rest again."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
+        browser.stir()
         image = _settle(browser)
         if (np.abs(image - before).max(-1) > 40).mean() > share:
             return image
@@ -79,7 +80,7 @@ def _changed(browser, before, share=1e-3, seconds=30.0):
 
 def _scene(browser) -> np.ndarray:
     """The part of the page left of the panel, as floats."""
-    return browser.screenshot()[160:, :940].astype(float)
+    return browser.screenshot()[160:, :620].astype(float)
 
 
 def _hue_share(image: np.ndarray, colour) -> float:
