@@ -259,8 +259,10 @@ def read_episodes(path: str | Path) -> list[Episode]:
 
 def _decode(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> list[Episode]:
     scene = from_plain(SceneConfig, meta["scene"], f"{path}: meta.scene")
-    ends = np.cumsum(arrays["piece_size"])
-    hulls = np.split(arrays["piece_vertices"], ends[:-1]) if len(ends) else []
+    sizes, corners = arrays["piece_size"], arrays["piece_vertices"]
+    if (sizes < 4).any() or sizes.sum() != len(corners) or not np.isfinite(corners).all():
+        raise DataError(f"{path}: piece_size and piece_vertices disagree, or are not finite")
+    hulls = np.split(corners, np.cumsum(sizes)[:-1]) if len(sizes) else []
     objects = []
     for i, entry in enumerate(meta["objects"]):
         bounds = np.asarray(entry["bounds"], float)
@@ -282,6 +284,8 @@ def _decode(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> l
         }
         goal = np.asarray(arrays["goal"][e], float)
         terms = arrays["terms"][e, :length]
+        if not 0 <= arrays["object"][e] < len(objects) or terms.shape[1] != len(meta["terms"]):
+            raise DataError(f"{path}: object or terms of episode {e} do not fit meta")
         outcome = zip(meta["outcomes"], arrays["outcome"][e], strict=True)
         episodes.append(
             Episode(

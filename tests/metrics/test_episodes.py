@@ -105,6 +105,9 @@ def test_damaged_files_are_named(tmp_path, mug):
     broken("length", length=None)
     broken("not finite", qpos=np.full_like(good["qpos"], np.nan))
     broken("SceneConfig|scene", meta=_text(meta, scene={"hand": 3}))
+    broken("piece_size", piece_size=good["piece_size"] - 1)
+    broken("do not fit meta", object=good["object"] + 5)
+    broken("do not fit meta", terms=good["terms"][..., :1])
     broken("bounds", meta=_text(meta, objects=[{**meta["objects"][0], "bounds": [[0, 0, 0]]}]))
     with pytest.raises(DataError, match="no such file"):
         read_episodes(tmp_path / "nothing.npz")
@@ -113,6 +116,31 @@ def test_damaged_files_are_named(tmp_path, mug):
         read_episodes(tmp_path / "text.npz")
     with pytest.raises(DataError, match="no episodes"):
         write_episodes(file, [])
+
+
+def test_damage_anywhere_is_an_error_and_not_a_crash(tmp_path, mug):
+    """Bytes changed or cut off at random: refused by name, or (in unused bytes) read as it was."""
+    good = tmp_path / "good.npz"
+    write_episodes(good, [_episode(ObjectReference.of(mug))])
+    data, bad = good.read_bytes(), tmp_path / "bad.npz"
+    rng = np.random.default_rng(0)
+    refused = 0
+    for i in range(80):
+        torn = bytearray(data)
+        if i % 2:
+            torn = torn[: rng.integers(len(data))]
+        else:
+            for at in rng.integers(0, len(data), 3):
+                torn[at] ^= int(rng.integers(1, 256))
+        bad.write_bytes(torn)
+        try:
+            (read,) = read_episodes(bad)
+        except DataError as error:
+            assert "bad.npz" in str(error)
+            refused += 1
+        else:
+            assert np.isfinite(read.qpos).all()
+    assert refused > 60
 
 
 def _text(meta, **changes):
