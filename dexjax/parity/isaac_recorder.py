@@ -318,12 +318,12 @@ class ProbeWorld:
         options.thickness = 0.001
         options.linear_damping = options.angular_damping = self.meta["link_damping"]
         options.use_physx_armature = True
-        options.default_dof_drive_mode = int(self.gymapi.DOF_MODE_POS)
+        options.default_dof_drive_mode = self.gymapi.DOF_MODE_POS
         if not self.meta["floating"]:  # the base's joints hang on the world
             options.fix_base_link = True
         asset = self.gym.load_asset(self.sim, self.folder, self.meta["hand"], options)
-        tendons = self.gym.get_asset_tendon_properties(asset)
         if self.meta["tendon"]:
+            tendons = self.gym.get_asset_tendon_properties(asset)
             for i in range(self.gym.get_asset_tendon_count(asset)):
                 for name, value in self.meta["tendon"].items():
                     setattr(tendons[i], name, value)
@@ -421,6 +421,7 @@ class ProbeWorld:
     def set_start(self):
         """Write the plan's initial states, velocities zero."""
         gym, unwrap = self.gym, self.gymtorch.unwrap_tensor
+        gym.refresh_actor_root_state_tensor(self.sim)
         root = numpy_of(self.root)
         for i in range(len(self.rows)):
             for row, key in ((self.hand_row[i], "root_pose"), (self.object_row[i], "object_pose")):

@@ -47,6 +47,7 @@ class ShadowHandGrasp(BaseTask):
             self.envs.append(env)
             self.shadow_hands.append(made[0])
         gym.prepare_sim(self.sim)
+        gym.refresh_actor_root_state_tensor(self.sim)
         for env in self.envs:
             hands.append(gym.get_actor_index(env, 0, gymapi.DOMAIN_SIM))
             objects.append(gym.get_actor_index(env, 1, gymapi.DOMAIN_SIM))

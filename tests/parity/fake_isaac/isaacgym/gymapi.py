@@ -245,7 +245,6 @@ class Gym:
             "sensor": np.full((sensors, 6), np.nan, np.float32),
             "dof_force": np.full(dofs, np.nan, np.float32),
         }
-        self.refresh_actor_root_state_tensor(sim)
 
     def get_actor_index(self, env, actor, domain):
         assert domain == DOMAIN_SIM
