@@ -27,15 +27,37 @@ _NOTES = {
 
 
 def write_report(out: Path, results: Results, summary: dict[str, Any]) -> Path:
-    """Write plots and `index.html` below `out`; returns the page's path."""
+    """Write plots, `parity.md` and `index.html` below `out`; returns the page's path."""
     pictures = draw_all(results)
     folder = out / "plots"
     folder.mkdir(parents=True, exist_ok=True)
     for name, png in pictures.items():
         (folder / f"{name}.png").write_bytes(png)
+    (out / "parity.md").write_text(_markdown(summary))
     page = out / "index.html"
     page.write_text(_page(summary, pictures))
     return page
+
+
+def _markdown(summary: dict[str, Any]) -> str:
+    """The matrix with the figures that have limits; bold where one is not met."""
+    rows = [r["name"] for r in summary["rows"]]
+    lines = ["| gate | figure | limit | " + " | ".join(rows) + " |", "|---" * (len(rows) + 3) + "|"]
+    for gate in summary["gates"]:
+        title = f"{gate['name']} {gate['title']}"
+        for limit in gate["limits"]:
+            figure, sign = limit["figure"], ">=" if limit["least"] else "<="
+            cells = [_cell(gate["rows"][r], figure) for r in rows]
+            bound = f"{sign} {limit['bound']:g} {limit['unit']}".strip()
+            lines.append(f"| {title} | {figure} | {bound} | {' | '.join(cells)} |")
+            title = ""
+    return "\n".join(lines) + "\n"
+
+
+def _cell(result: dict[str, Any], figure: str) -> str:
+    value = result["figures"][figure]
+    text = "-" if value is None else f"{value:.3g}"
+    return f"**{text}**" if result["passed"].get(figure) is False else text
 
 
 def _page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
