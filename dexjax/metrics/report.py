@@ -82,6 +82,7 @@ def _summary(result: Mapping[str, Any]) -> str:
         "<h2>Success</h2>",
         f"<table><tr><th>objects</th><th>episodes</th>{head}</tr>{rows}</table>",
         "<p>In brackets: 95 % Wilson interval.</p>",
+        _seeds(splits),
     ]
     endings = {k: s["endings"] for k, s in splits.items() if s.get("endings")}
     if endings:
@@ -91,6 +92,19 @@ def _summary(result: Mapping[str, Any]) -> str:
             shares = {k: counts.get(k, 0) for k in order}
             parts += [f"<p>{html.escape(split)}</p>", stacked_bar(shares)]
     return "\n".join(parts)
+
+
+def _seeds(splits: Mapping[str, Any]) -> str:
+    """Of a run with several seeds: each one's success, and the mean with its interval."""
+    rows = "".join(
+        f"<tr><td>{html.escape(split)}</td><td>{html.escape(name)}</td>"
+        f"<td>{' '.join(f'{v:.3f}' for v in found['each'])}</td>"
+        f"<td>{_with_interval(found)}</td></tr>"
+        for split, summary in splits.items()
+        for name, found in summary.get("seeds", {}).items()
+    )
+    head = "<tr><th>objects</th><th>success</th><th>each seed</th><th>mean over seeds</th></tr>"
+    return f"<table>{head}{rows}</table>" if rows else ""
 
 
 def _objects(result: Mapping[str, Any]) -> str:
@@ -132,7 +146,8 @@ def _pictures(result: Mapping[str, Any], episodes: Sequence[Episode]) -> str:
     kinds: dict[str, Episode] = {}
     for e in sorted(bad, key=lambda e: e in worst):  # others than those shown, where there are any
         kinds.setdefault(e.ending, e)
-    parts = ["<h2>Episodes</h2>"]
+    command = f"python -m dexjax.view {result.get('run') or 'FILE.episodes.npz'}"
+    parts = ["<h2>Episodes</h2>", f"<p>In motion: <code>{html.escape(command)}</code></p>"]
     for heading, chosen in (
         ("Best objects", best),
         ("Worst objects", worst),

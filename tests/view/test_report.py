@@ -27,6 +27,7 @@ def report(episodes, tmp_path_factory):
     names = ["mug_000", "box_000", *(f"thing_{i:03d}" for i in range(18))]
     summary = summarise(results) | {"per_object": per_object(results, names)}
     summary["left_out"] = [["bad <mesh>", "is not closed"]]
+    summary["seeds"] = {"held": {"each": [0.5, 0.75], "mean": 0.625, "ci95": [0.1, 1.0]}}
     summary["endings"] = {"success": 140, "missed": 40, "slipped": 15, "knocked over": 5}
     result = {
         "splits": {"seen": summary, "unseen": summary},
@@ -71,6 +72,7 @@ def test_report_holds_the_figures_and_nothing_from_elsewhere(report):
     for name, row in summary["per_object"].items():
         assert name in text
         assert f"{row['success']['held']['mean']:.2f} [" in text
+    assert "0.500 0.750" in text and "0.625 [0.100, 1.000]" in text
     assert "bad &lt;mesh&gt;" in text and "11.2" in text and "0.9.2" in text
     assert "<script" not in text and "http://" not in text and "https://" not in text
     assert "src=" not in text.replace('src="data:image/jpeg;base64,', "")

@@ -26,6 +26,7 @@ from dexjax.rl.registry import find_env, find_preset
 from dexjax.sim.divergence import DivergenceLog
 from dexjax.view import targets, viewer
 from dexjax.view.__main__ import main
+from dexjax.view.timeline import Timeline
 
 
 @pytest.fixture
@@ -153,6 +154,39 @@ def test_next_free_port(capsys):
             patch.setattr(viewer, "_PORTS_TRIED", 1)
             with pytest.raises(ConfigError, match="in use"):
                 viewer._free_port("127.0.0.1", port)
+
+
+def test_timeline_plays_at_its_speed_and_no_further_than_is_known():
+    pytest.importorskip("viser", reason="pip install 'dexjax[view]'")
+    page = viewer.Viewer("time", port=8720)
+    shown: list[int] = []
+    try:
+        time = Timeline(page, shown.append)
+        time.load(10, 0.1)
+        assert time.slider.max == 9 and shown[-1] == 0
+        time._tick(1.0)
+        assert time.slider.value == 0  # not playing
+        time.set_playing(True)
+        time._tick(0.25)
+        time._tick(0.06)  # 3.1 steps by now
+        assert time.slider.value == 3 and shown[-1] == 3
+        time.speed.value = "2 x"
+        time._tick(0.1)
+        assert time.slider.value == 5
+        time._jump("-1")
+        assert time.slider.value == 4 and not time.playing
+        time.set_playing(True)
+        time._tick(60.0)
+        assert time.slider.value == 9 and not time.playing  # the end stops it
+        time.set_playing(True)
+        assert time.slider.value == 0  # and play starts over
+        time.load(10, 0.1, available=3)
+        time.set_playing(True)
+        time._tick(60.0)
+        assert time.slider.value == 2 and time.playing  # waits for what is not known yet
+        assert time.clock.value == "0.20 s of 0.90 s"
+    finally:
+        page.stop()
 
 
 def test_dumped_divergences_are_followed(tmp_path):
