@@ -54,6 +54,7 @@ class Measured:
     ci95: tuple[float, float]
     ci90: tuple[float, float]
     seeds: tuple[float, ...]
+    seeds_ci95: tuple[float, float] | None  # of the mean over seeds, by Student's t
     compute: str
     circumstances: dict[str, Any] = field(repr=False)
     outcomes: dict[str, Any] = field(repr=False)  # per start; empty in files of older versions
@@ -103,7 +104,7 @@ def _measured(
     physics = content.get("physics") or {}
     groups = (*learning.get("actor_obs", ()), *config.get("student_obs", ()))
     step = float(physics.get("timestep", 0)) * int(physics.get("substeps", 0))
-    seeds = summary.get("seeds", {}).get("any", {}).get("each", ())
+    seeds = summary.get("seeds", {}).get("any", {})
     return Measured(
         run=str(path),
         split=name,
@@ -113,7 +114,8 @@ def _measured(
         rate=rate,
         ci95=wilson_interval(rate * count, count),
         ci90=wilson_interval(rate * count, count, 1.645),
-        seeds=tuple(float(s) for s in seeds),
+        seeds=tuple(float(s) for s in seeds.get("each", ())),
+        seeds_ci95=tuple(seeds["ci95"]) if "ci95" in seeds else None,
         compute=_compute(path, content),
         circumstances={
             "agent": content.get("agent"),
@@ -373,7 +375,11 @@ def _beside(
         for run in own:
             if run.seeds:
                 each = ", ".join(f"{100 * s:.1f}" for s in run.seeds)
-                lines.append(f"- {name}, {run.split}: seeds {each}.")
+                low, high = (100 * x for x in run.seeds_ci95 or (float("nan"),) * 2)
+                lines.append(
+                    f"- {name}, {run.split}: seeds {each}; 95 % interval of their mean "
+                    f"[{low:.1f}, {high:.1f}], which is what holds for another seed."
+                )
     return "\n".join(lines)
 
 

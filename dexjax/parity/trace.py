@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -452,12 +451,3 @@ def _shortened(names: Iterable[str], most: int = 12) -> str:
     names = list(names)
     rest = f", ... {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
-
-
-def is_trace(path: str | Path) -> bool:
-    """Whether a file is an archive with a trace's metadata, without reading the arrays."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return f"{schema.META_KEY}.npy" in archive.namelist()
-    except (OSError, zipfile.BadZipFile):
-        return False

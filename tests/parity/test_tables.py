@@ -132,6 +132,15 @@ def test_a_run_stands_beside_its_split_only(tmp_path: Path) -> None:
     assert "Measured, beside nothing above" in text and "ycb | 90.0 [" in text
 
 
+def test_seeds_are_shown_with_the_interval_of_their_mean(tmp_path: Path) -> None:
+    content = evaluation(450, 500)
+    content["splits"]["builtin:seen"]["seeds"] = {
+        "any": {"each": [0.88, 0.9, 0.92], "mean": 0.9, "ci95": [0.85, 0.95]}
+    }
+    text, _ = report([stored(tmp_path / "run", content)], only=["afforddex-1"])
+    assert "seeds 88.0, 90.0, 92.0; 95 % interval of their mean [85.0, 95.0]" in text
+
+
 def test_what_stands_beside_can_be_chosen(tmp_path: Path) -> None:
     content = evaluation(450, 500)
     content["config"]["ppo"]["actor_obs"] = ["points"]
