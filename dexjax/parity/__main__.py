@@ -19,7 +19,8 @@ app.command(trace_app, name="trace", help="Look at recorded traces.")
 @trace_app.command(name="info")
 def trace_info(file: tyro.conf.Positional[Path]) -> int:
     """Check a trace strictly and print what it holds."""
-    from dexjax.parity.trace import describe, read_trace
+    from dexjax.parity.describe import describe
+    from dexjax.parity.trace import read_trace
 
     print(describe(read_trace(file)))
     return 0

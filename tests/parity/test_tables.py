@@ -15,8 +15,9 @@ from dexjax.core.progress import wilson_interval
 from dexjax.metrics.equivalence import Equivalence
 from dexjax.metrics.statistics import outcomes
 from dexjax.parity.__main__ import main
+from dexjax.parity.measured import read_run
 from dexjax.parity.published import SUCCESS, published_tables
-from dexjax.parity.tables import compare_published, compare_runs, parse_splits, read_run, report
+from dexjax.parity.tables import compare_published, compare_runs, parse_splits, report
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 

@@ -18,7 +18,8 @@ from trace_examples import DT, ENVS, JOINTS, STEPS, example
 from dexjax.core.errors import ConfigError, DataError
 from dexjax.parity import schema
 from dexjax.parity.__main__ import main
-from dexjax.parity.trace import Trace, describe, read_trace, write_trace
+from dexjax.parity.describe import describe
+from dexjax.parity.trace import Trace, read_trace, write_trace
 
 
 @pytest.fixture
