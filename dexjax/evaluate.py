@@ -301,7 +301,8 @@ def _record(env: Env, state: EnvState, after: EnvState) -> Any:
     sim = state.sim
     goal = {"goal": env.goal(state)} if hasattr(env, "goal") else {}
     forces = {"finger_force": sim.finger_force, "table_force": sim.table_force}
-    return {"qpos": sim.qpos, "terms": after.terms, **forces, **goal}
+    success = {k: v for k, v in after.episode.items() if k.startswith("success_")}
+    return {"qpos": sim.qpos, "terms": after.terms, "success": success, **forces, **goal}
 
 
 def _evaluate_split(
@@ -373,6 +374,7 @@ def _episode(env: Any, results: dict[str, np.ndarray], record: Any, b: int) -> E
         control_dt=env.control_dt,
         outcome={k: bool(v[b] > 0.5) for k, v in results.items() if k not in OUTCOME_NUMBERS},
         terms={k: v[:length, b] for k, v in record["terms"].items()},
+        success={k: v[:length, b] for k, v in record["success"].items()},
         goal=record["goal"][0, b] if "goal" in record else None,
         **steps,
     )

@@ -277,6 +277,10 @@ def test_scripted_grasps_of_two_objects(tmp_path):
     assert {e.object.name for e in recorded} == {"mug_000", "box_000"}
     grasp = next(e for e in recorded if e.outcome["lifted"])
     assert grasp.qpos[-1, -5] > grasp.qpos[0, -5] + 0.05  # height of the object
+    # Success so far: what was at some step stays, and the last row is the episode's.
+    for e in recorded:
+        assert (np.diff(e.success["success_any"]) >= 0).all()
+        assert all(bool(v[-1]) == e.outcome[k] for k, v in e.success.items())
     # It touches the object before it lifts it, and the fingers feel it.
     assert (grasp.contact_finger > -2).any() and np.abs(grasp.finger_force).max() > 0.1
     assert sum(result["endings"].values()) == 8

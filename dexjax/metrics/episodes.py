@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ FIELDS = {
     "qpos": "(E, T, nq) float32: hand base, fingers, object position and quaternion wxyz",
     "goal": "(E, 3) float32 m, where the object shall be; NaN where the task has no goal",
     "terms": "(E, T, K) float32 reward terms of the action chosen in that state",
+    "success": "(E, T, S) float32 0 or 1, successes of the episode so far, after that action",
     "finger_force": "(E, T, fingers, 3) float32 N, net force of the object on each finger, world",
     "table_force": "(E, T) float32 N, net force between hand and table",
     "contact_point": "(E, T, C, 3) float32 m, where hand and object touch, world; NaN: unused",
@@ -76,6 +77,7 @@ class Episode:
     qpos: np.ndarray  # (T, nq)
     outcome: Mapping[str, bool]  # "success_any", "success_end", "success_held", "lifted", ...
     terms: Mapping[str, np.ndarray]  # reward term -> (T,)
+    success: Mapping[str, np.ndarray] = field(default_factory=dict)  # "success_any", ... -> (T,)
     goal: np.ndarray | None = None  # (3,)
     finger_force: np.ndarray | None = None  # (T, fingers, 3)
     table_force: np.ndarray | None = None  # (T,)
@@ -186,7 +188,7 @@ def write_episodes(path: str | Path, episodes: Sequence[Episode]) -> None:
         if not known:
             objects.append(e.object)
         rows.append(known[0] if known else len(objects) - 1)
-    outcomes, terms = list(first.outcome), list(first.terms)
+    outcomes, terms, success = list(first.outcome), list(first.terms), list(first.success)
     meta = {
         "format": FORMAT,
         "dexjax": dexjax.__version__,
@@ -203,6 +205,7 @@ def write_episodes(path: str | Path, episodes: Sequence[Episode]) -> None:
         ],
         "outcomes": outcomes,
         "terms": terms,
+        "success": success,
     }
     pieces = [(np.asarray(p, np.float32), i) for i, o in enumerate(objects) for p in o.pieces]
     arrays: dict[str, np.ndarray] = {
@@ -212,12 +215,8 @@ def write_episodes(path: str | Path, episodes: Sequence[Episode]) -> None:
         "outcome": np.array([[bool(e.outcome[k]) for k in outcomes] for e in episodes]),
         "qpos": _stack([e.qpos for e in episodes]),
         "goal": _stack([np.full(3, np.nan) if e.goal is None else e.goal for e in episodes]),
-        "terms": _stack(
-            [
-                np.stack([e.terms[k] for k in terms], 1) if terms else np.zeros((len(e.qpos), 0))
-                for e in episodes
-            ]
-        ),
+        "terms": _stack([_columns(e.terms, terms, len(e.qpos)) for e in episodes]),
+        "success": _stack([_columns(e.success, success, len(e.qpos)) for e in episodes]),
         "piece_vertices": np.concatenate([np.zeros((0, 3), np.float32), *(p for p, _ in pieces)]),
         "piece_size": np.array([len(p) for p, _ in pieces], np.int32),
         "piece_object": np.array([i for _, i in pieces], np.int32),
@@ -283,9 +282,14 @@ def _decode(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> l
             if k in arrays
         }
         goal = np.asarray(arrays["goal"][e], float)
-        terms = arrays["terms"][e, :length]
-        if not 0 <= arrays["object"][e] < len(objects) or terms.shape[1] != len(meta["terms"]):
-            raise DataError(f"{path}: object or terms of episode {e} do not fit meta")
+        if not 0 <= arrays["object"][e] < len(objects):
+            raise DataError(f"{path}: object of episode {e} does not fit meta")
+        named: dict[str, dict[str, np.ndarray]] = {}
+        for kind in ("terms", "success"):
+            columns = arrays[kind][e, :length]
+            if columns.shape[1] != len(meta[kind]):
+                raise DataError(f"{path}: {kind} of episode {e} do not fit meta")
+            named[kind] = {k: columns[:, i] for i, k in enumerate(meta[kind])}
         outcome = zip(meta["outcomes"], arrays["outcome"][e], strict=True)
         episodes.append(
             Episode(
@@ -294,12 +298,18 @@ def _decode(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> l
                 float(meta["control_dt"]),
                 qpos,
                 {k: bool(v) for k, v in outcome},
-                {k: terms[:, i] for i, k in enumerate(meta["terms"])},
+                named["terms"],
+                named["success"],
                 goal if np.isfinite(goal).all() else None,
                 **rest,
             )
         )
     return episodes
+
+
+def _columns(values: Mapping[str, np.ndarray], names: Sequence[str], length: int) -> np.ndarray:
+    """(T, K) of K named lines (T,)."""
+    return np.stack([values[k] for k in names], 1) if names else np.zeros((length, 0))
 
 
 def _identity(episode: Episode) -> tuple[str, str]:

@@ -164,7 +164,8 @@ class EpisodePlayer:
         self._reward = GrowingPlot(self.viewer, folder, "reward terms", "per step")
         self._force = GrowingPlot(self.viewer, folder, "force on each finger", "N")
         self._height = GrowingPlot(self.viewer, folder, "object above its start", "m")
-        self._shown = (self._reward, self._force, self._height)
+        self._success = GrowingPlot(self.viewer, folder, "success so far", "0 or 1")
+        self._shown = (self._reward, self._success, self._force, self._height)
 
     def _load_plots(self, episode: Episode) -> None:
         times = episode.control_dt * np.arange(len(episode.qpos))
@@ -173,6 +174,9 @@ class EpisodePlayer:
                 episode.terms, key=lambda k: -float(np.nansum(np.abs(episode.terms[k])))
             )
             self._reward.load(times, {k: episode.terms[k] for k in by_size[:_MOST_TERMS]})
+        if episode.success:
+            names = {k: k.removeprefix("success_") for k in episode.success}
+            self._success.load(times, {names[k]: v for k, v in episode.success.items()})
         if episode.finger_force is not None:
             norms = np.linalg.norm(episode.finger_force, axis=-1)
             lines = {name: norms[:, i] for i, name in enumerate(self._fingers)}

@@ -102,6 +102,7 @@ class LivePlayer:
                 qpos=np.tile(qpos[b], (steps, 1)),
                 outcome={},
                 terms={k: nothing.copy() for k in state.terms},
+                success={k: nothing.copy() for k in state.episode if k.startswith("success_")},
                 goal=None if goals is None else goals[b],
                 finger_force=np.full((steps, fingers, 3), np.nan),
             )
@@ -132,6 +133,8 @@ class LivePlayer:
                     episode.finger_force[t] = force[b]
                     for k, v in terms.items():
                         episode.terms[k][t] = v[b]
+                    for k, line in episode.success.items():
+                        line[t] = result[k][b]
                     if done[b]:
                         outcome = {
                             k: bool(v[b] > 0.5)

@@ -41,6 +41,7 @@ def _episode(reference, length=5, seed=0, **changes) -> Episode:
         qpos=qpos,
         outcome={"success_any": True, "success_held": bool(seed % 2), "lifted": True},
         terms={"reach": rng.normal(size=length), "lift": rng.normal(size=length)},
+        success={"success_any": np.arange(length) > 1, "success_held": np.zeros(length)},
         goal=np.array([0.0, 0.1, 0.2]),
         finger_force=rng.normal(size=(length, 5, 3)),
         table_force=rng.normal(size=length),
@@ -76,6 +77,8 @@ def test_round_trip_of_episodes_of_different_length(tmp_path, mug):
             np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=1e-6)
         for name in a.terms:
             np.testing.assert_allclose(a.terms[name], b.terms[name], rtol=1e-6)
+        for name in a.success:
+            np.testing.assert_array_equal(a.success[name], b.success[name])
         assert len(a.object.pieces) == len(b.object.pieces)
         np.testing.assert_allclose(a.object.pieces[0], b.object.pieces[0], rtol=1e-6)
     # Plain arrays under the documented names, readable without pickle.
@@ -106,7 +109,8 @@ def test_damaged_files_are_named(tmp_path, mug):
     broken("not finite", qpos=np.full_like(good["qpos"], np.nan))
     broken("SceneConfig|scene", meta=_text(meta, scene={"hand": 3}))
     broken("piece_size", piece_size=good["piece_size"] - 1)
-    broken("do not fit meta", object=good["object"] + 5)
+    broken("does not fit meta", object=good["object"] + 5)
+    broken("success of episode 0 do not fit", success=good["success"][..., :1])
     broken("do not fit meta", terms=good["terms"][..., :1])
     broken("bounds", meta=_text(meta, objects=[{**meta["objects"][0], "bounds": [[0, 0, 0]]}]))
     with pytest.raises(DataError, match="no such file"):

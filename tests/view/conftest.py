@@ -52,6 +52,7 @@ def episodes() -> list[Episode]:
             qpos=qpos,
             outcome={"success_any": good, "success_held": good, "lifted": good},
             terms={"reach": np.linspace(0, 1, STEPS), "lift": 2.0 * rise},
+            success={"success_any": (rise > 0.2).astype(float)},
             goal=np.array([0.0, 0.0, 0.35]),
             finger_force=force,
             table_force=np.zeros(STEPS),

@@ -131,7 +131,12 @@ def test_episode_page(page, browser, episodes):
     player.picker.value = "1: box_000: missed"
     assert player.timeline.slider.value == 0 and player.episode is episodes[1]
     browser.wait("document.body.innerText.includes('missed')")
-    titles = ("reward terms, per step", "force on each finger, N", "object above its start, m")
+    titles = (
+        "success so far, 0 or 1",
+        "reward terms, per step",
+        "force on each finger, N",
+        "object above its start, m",
+    )
     text = browser.value("document.body.innerText")
     assert all(t in text for t in titles)
 
