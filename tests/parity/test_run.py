@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from dexjax.parity.__main__ import main
-from dexjax.parity.physx import why_unavailable
+from dexjax.parity.physx import PhysxSimulator, why_unavailable
+from dexjax.parity.recorded import record_traces
+from dexjax.parity.run import gate_probes
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 
@@ -56,3 +58,23 @@ def test_uncalibrated_physics_fails(folder: Path, capsys: pytest.CaptureFixture)
     """Before calibration joint steps and the tendon are off by far, so the exit code is 1."""
     assert run(folder, "reference") == 1
     assert "required gates failed: G1, G2" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_recorded_reference(folder: Path) -> None:
+    """Traces instead of PhysX: here PhysX's own, which it then meets without a difference beyond
+    float32 and the velocities' change of point."""
+    traces = folder / "traces"
+    for probe in gate_probes(True).values():
+        record_traces(PhysxSimulator(), probe, traces)
+    out = folder / "recorded"
+    arguments = ["run", "--out", str(out), "--quick", "--physics", "physx", "--reference"]
+    assert main([*arguments, str(traces)]) == 0
+    summary = json.loads((out / "parity.json").read_text())
+    gates = {g["name"]: g["rows"]["physx"]["figures"] for g in summary["gates"]}
+    assert gates["G0"]["position"] < 1e-6 and gates["G1"]["max"] < 1e-3
+    assert gates["G2"]["follower"] < 1e-3 and gates["G3"]["position"] < 1e-3
+    assert gates["G5"]["slide"] == 0 and gates["G8"]["agree"] == gates["G8b"]["agree"] == 100
+    # Windows start PhysX again in the middle, without what its solver remembers.
+    assert gates["G6"]["holding"] < 1.0
+    assert main([*arguments, str(folder / "nowhere")]) == 2
