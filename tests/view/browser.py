@@ -165,10 +165,11 @@ def main() -> None:
     url, out, *script = sys.argv[1:]
     with Browser() as browser:
         browser.goto(url)
-        browser.wait("document.querySelector('canvas') !== null")
-        time.sleep(8)
-        browser.value("document.querySelector('.mantine-Notification-closeButton')?.click()")
-        time.sleep(2)
+        if not url.startswith("file:"):  # a page of the viewer
+            browser.wait("document.querySelector('canvas') !== null")
+            time.sleep(8)
+            browser.value("document.querySelector('.mantine-Notification-closeButton')?.click()")
+            time.sleep(2)
         for line in script:
             browser.value(line)
             time.sleep(4)
