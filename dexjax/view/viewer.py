@@ -53,6 +53,7 @@ class Viewer:
         self.server: Any = server  # viser is optional: its types are not relied on
         self.port = self.server.get_port()
         shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::") else host
+        shown = f"[{shown}]" if ":" in shown else shown
         self.address = f"http://{shown}:{self.port}"
         self._camera: tuple[Any, Any] = ((0.5, -0.6, 0.5), (0.0, 0.0, 0.1))
         self._decorate(title)
