@@ -7,6 +7,7 @@ place of the hand are drawn, so that about half of the grasps fail.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -35,17 +36,29 @@ _GAP = 0.003  # m between palm and object at the start
 _PALM = 0.009  # m from the palm's surface to the grasp centre
 
 
-def squeeze_lift(half: Half, trials: int, *, base: Literal["servo", "wrench"] = "servo") -> Probe:
-    """Grasps of boxes, capsules and built-in meshes in equal shares.
+def squeeze_lift(
+    half: Half,
+    trials: int,
+    *,
+    base: Literal["servo", "wrench"] = "servo",
+    objects: Sequence[ObjectAsset] | None = None,
+) -> Probe:
+    """Grasps of boxes, capsules and built-in meshes in equal shares, or of `objects` in turn.
 
     servo: base and distal joints have servos, gains of the servo environment. wrench: UniDexGrasp's
     free hand, lifted by a constant force, J0 led by tendons, soft gains; lighter objects.
     `info`: kind (0 box, 1 capsule, 2 mesh), start height of the object.
     """
     rng = np.random.default_rng(SEED[half] + (6 if base == "servo" else 8))
-    assets, poses = _objects(half)
-    kind = np.arange(trials) % 3
-    object_id = kind * _SHAPES + rng.integers(_SHAPES, size=trials)
+    if objects is None:
+        assets, poses = _objects(half)
+        kind = np.arange(trials) % 3
+        object_id = kind * _SHAPES + rng.integers(_SHAPES, size=trials)
+    else:
+        assets = tuple(cooked(a) for a in objects)
+        poses = [_standing(a) for a in assets]
+        kind = np.full(trials, 2)
+        object_id = np.arange(trials) % len(assets)
     config, heaviest = SceneConfig(), 0.8
     if base == "wrench":
         config, heaviest = SceneConfig(base="wrench", coupling="tendon", finger_kp=1.0), 0.4
