@@ -14,7 +14,7 @@ from dexjax.core.errors import DataError
 from dexjax.core.rotations import quat_to_matrix
 from dexjax.objects.builtin import builtin_asset
 from dexjax.objects.scale import scaled
-from dexjax.sim.contact import find_contacts, hand_shape
+from dexjax.sim.contact import _support, find_contacts, hand_shape
 from dexjax.sim.distance import DistanceTable, bricks, num_cells, signed_distance
 from dexjax.sim.mjx_scene import build_mjx_scene, distance_table, table_bytes
 
@@ -224,3 +224,19 @@ def test_too_little_memory_is_said_before_anything_is_allocated():
 def test_objects_without_grids_are_named():
     with pytest.raises(DataError, match="mug"):
         distance_table([builtin_asset("mug", 0)])
+
+
+def test_support_is_where_the_weight_can_rest() -> None:
+    """A round edge: the farthest points below the table are shallow ones on the flank, which would
+    carry nothing. A box that leans: all four corners of its bottom, the shallow ones too."""
+    angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    ring = np.stack([np.cos(angle), np.sin(angle)], 1)
+    base = np.concatenate([0.025 * ring, np.full((24, 1), -1e-3)], 1)
+    flank = np.concatenate([0.030 * ring, np.full((24, 1), -1e-4)], 1)
+    contacts = _support(jnp.asarray(np.concatenate([flank, base])), 1, 0.0, 4)
+    np.testing.assert_allclose(contacts.dist, -1e-3, rtol=1e-5)
+    assert len(np.unique(np.asarray(contacts.pos), axis=0)) == 4
+    side = (-0.04, 0.04)
+    corners = np.array([[x, y, -7e-4 - 0.0125 * x] for x in side for y in side])
+    contacts = _support(jnp.asarray(corners), 1, 0.0, 4)
+    np.testing.assert_allclose(np.sort(contacts.dist), np.sort(corners[:, 2]), rtol=1e-5)
