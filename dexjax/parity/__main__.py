@@ -31,7 +31,7 @@ def run(
     out: Path,
     engine: Literal["native", "mjx"] = "native",
     reference: str = "physx",
-    physics: tuple[str, ...] = ("physx", "reference", "fast"),
+    physics: tuple[str, ...] = ("physx", "physx_converged", "reference", "fast"),
     quick: bool = False,
 ) -> int:
     """Run the probes on an engine and on PhysX, judge by gates, write OUT/index.html and JSON.
