@@ -148,7 +148,7 @@ PHYSICS = {
     # Nearest to PhysX 5 as UniDexGrasp runs it (60 Hz, two steps, 8 iterations), found by
     # experiments/parity/calibrate.py; docs/parity.md.
     "physx": _PHYSX,
-    # The same against PhysX with 50 iterations and steps of 1/480 s, which slips less. Line searches
+    # The same against PhysX with 50 iterations and 1/480 s, which slips less. Line searches
     # of 20 iterations would end too early.
     "physx_converged": replace(
         _PHYSX, impratio=10.0, solimp=(0.95, 0.99, 0.001, 0.5, 2.0), ls_iterations=50
