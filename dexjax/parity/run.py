@@ -20,7 +20,6 @@ import numpy as np
 
 import dexjax
 import dexjax.sim
-from dexjax.core.compilation import use_cache
 from dexjax.core.errors import DataError
 from dexjax.core.folders import user_cache_dir
 from dexjax.core.runs import write_json
@@ -76,8 +75,6 @@ def run(out: Path, engine: Engine, reference: str, physics: tuple[str, ...], qui
     reference: "physx", or a folder of traces that Isaac Gym recorded of our probes (`plan`).
     """
     began = time.perf_counter()
-    if engine == "mjx":
-        use_cache()
     results = measure(out, engine, reference, physics, quick)
     from dexjax.parity.report import (
         write_report,
