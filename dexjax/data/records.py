@@ -116,6 +116,8 @@ def shadow_grasp(
     frame) and WRJRx..z (rad, about the fixed x, y, z axes in this order). Raises DataError naming
     `source` and the key that is missing or not finite.
     """
+    if not object_scale > 0:  # after rounding to the digits that files keep
+        raise DataError(f"{source}: the object's scale is below a micrometre")
     if not isinstance(qpos, Mapping):
         raise DataError(f"{source}: qpos is a {type(qpos).__name__}, not a table of joints")
     values = {}

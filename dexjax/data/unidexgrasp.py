@@ -197,7 +197,7 @@ def _posedata_entry(code: Any, scale: Any, entry: Any, where: str) -> list[Grasp
     if not isinstance(code, str) or not isinstance(entry, dict) or set(keys) - set(entry):
         raise DataError(f"{where}: expected a table of {', '.join(keys)}")
     metres = parse_scale_code(scale) if isinstance(scale, str) else number(scale, f"{where}: scale")
-    if not 0.0 < metres < 1.0:
+    if not 1e-6 <= metres < 1.0:
         raise DataError(f"{where}: scale {metres} is not in (0, 1) m")
     for key in keys:
         if not isinstance(entry[key], (list, tuple)) and np.ndim(entry[key]) == 0:

@@ -184,15 +184,22 @@ def _objects(
     for i in range(_SHAPES):
         radius, length = rng.uniform(0.022, 0.038), rng.uniform(0.07, 0.1)
         mesh = trimesh.creation.capsule(height=length, radius=radius, count=[12, 12])
-        # a flat foot, so that it stands
-        mesh = trimesh.intersections.slice_mesh_plane(
-            mesh, [0, 0, 1], [0, 0, mesh.bounds[0, 2] + 0.25 * radius], cap=True
-        )
-        assets.append(build_asset(mesh, name=f"capsule_{i}", options=options))
+        solid = _flat_foot(mesh, mesh.bounds[0, 2] + 0.25 * radius)
+        assets.append(build_asset(solid, name=f"capsule_{i}", options=options))
     instance = 3 if half == "gate" else 6
     assets += [builtin_asset(name, instance, sdf=False) for name in _MESHES]
     assets = [cooked(a) for a in assets]
     return tuple(assets), [_standing(a) for a in assets]
+
+
+def _flat_foot(mesh: trimesh.Trimesh, height: float) -> trimesh.Trimesh:
+    """What of a convex mesh lies above z = `height`, so that it stands."""
+    points = mesh.vertices
+    a, b = points[mesh.edges_unique].transpose(1, 0, 2)
+    cut = (a[:, 2] < height) != (b[:, 2] < height)
+    a, b = a[cut], b[cut]
+    crossing = a + ((height - a[:, 2]) / (b[:, 2] - a[:, 2]))[:, None] * (b - a)
+    return trimesh.convex.convex_hull(np.concatenate([points[points[:, 2] >= height], crossing]))
 
 
 def _standing(asset: ObjectAsset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
