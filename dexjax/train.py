@@ -350,10 +350,14 @@ def _train(
             try:
                 if log is not None:
                     log.append(iteration, env_steps, scalars)
-                if wandb is not None:
-                    wandb.append(env_steps, scalars)
             except OSError as e:
                 raise checkpoint.storage_error(run_dir / "checkpoints", e) from e
+            if wandb is not None:
+                try:
+                    wandb.append(env_steps, scalars)
+                except OSError as e:  # the network: no reason to end a run
+                    display.message(f"Weights & Biases was not reached ({e}); training goes on")
+                    wandb = None
             display.update(scalars)
         if scalars:
             display.update(scalars, last=True)

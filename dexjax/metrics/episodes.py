@@ -264,6 +264,8 @@ def _decode(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> l
     hulls = np.split(corners, np.cumsum(sizes)[:-1]) if len(sizes) else []
     objects = []
     for i, entry in enumerate(meta["objects"]):
+        if not all(isinstance(entry[k], str) for k in ("name", "category", "source")):
+            raise DataError(f"{path}: meta.objects[{i}]: name, category and source must be text")
         bounds = np.asarray(entry["bounds"], float)
         if bounds.shape != (2, 3) or not np.isfinite(bounds).all():
             raise DataError(f"{path}: meta.objects[{i}].bounds must be 2 x 3 finite numbers")
@@ -272,6 +274,11 @@ def _decode(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> l
             ObjectReference(entry["name"], entry["category"], entry["source"], bounds, own)
         )
     episodes = []
+    if len(arrays["length"]) == 0:
+        raise DataError(f"{path}: length names no episode")
+    period = float(meta["control_dt"])
+    if not 0 < period < np.inf:
+        raise DataError(f"{path}: meta.control_dt must be a positive time, not {period}")
     for e, length in enumerate(arrays["length"]):
         qpos = np.asarray(arrays["qpos"][e, :length], float)
         if not 0 < length <= arrays["qpos"].shape[1] or not np.isfinite(qpos).all():
@@ -295,7 +302,7 @@ def _decode(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> l
             Episode(
                 scene,
                 objects[int(arrays["object"][e])],
-                float(meta["control_dt"]),
+                period,
                 qpos,
                 {k: bool(v) for k, v in outcome},
                 named["terms"],

@@ -61,7 +61,8 @@ def write_report(
     path.write_text(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
-        f"<body>{body}</body></html>\n"
+        f"<body>{body}</body></html>\n",
+        encoding="utf-8",
     )
 
 

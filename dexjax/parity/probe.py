@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
+import mujoco
 import numpy as np
 
 from dexjax.objects.asset import ObjectAsset
@@ -76,8 +77,10 @@ class Probe:
     def key(self) -> str:
         """Digest of everything that a simulation depends on."""
         digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
+        model = np.zeros(mujoco.mj_sizeModel(self.scene.model), np.uint8)
+        mujoco.mj_saveModel(self.scene.model, None, model)
         arrays = [
-            self.object_id, self.object_params, self.qpos, self.qvel, self.ctrl, self.wrench,
+            model, self.object_id, self.object_params, self.qpos, self.qvel, self.ctrl, self.wrench,
             self.gravity,
         ]  # fmt: skip
         for asset in self.assets:

@@ -33,9 +33,9 @@ def write_report(out: Path, results: Results, summary: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, png in pictures.items():
         (folder / f"{name}.png").write_bytes(png)
-    (out / "parity.md").write_text(_markdown(summary))
+    (out / "parity.md").write_text(_markdown(summary), encoding="utf-8")
     page = out / "index.html"
-    page.write_text(_page(summary, pictures))
+    page.write_text(_page(summary, pictures), encoding="utf-8")
     return page
 
 

@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 
 import dexjax
-import dexjax.sim
 from dexjax.core.errors import DataError
 from dexjax.core.folders import user_cache_dir
 from dexjax.core.runs import write_json
@@ -220,10 +219,13 @@ def _shifted(probe: Probe, shift: float) -> Probe:
 def _code(row: Row) -> str:
     """Digest of the source that a row's recordings depend on."""
     here = Path(__file__).parent
-    files = [here / "probe.py", here / "physx.py"]
-    if not isinstance(row.simulator, PhysxSimulator):
-        sim = Path(dexjax.sim.__file__).parent
-        files = [here / "probe.py", here / "engines.py", *sorted(sim.glob("*.py"))]
+    package = here.parent
+    files = [here / "probe.py", *sorted((package / "sim").glob("*.py"))]
+    if isinstance(row.simulator, PhysxSimulator):
+        files.append(here / "physx.py")
+    else:  # distance grids and hand spheres of `mjx` are no part of the model
+        files += [here / "engines.py", package / "hands" / "geometry.py"]
+        files += [package / "objects" / name for name in ("build.py", "sdf.py", "mesh.py")]
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())

@@ -13,6 +13,7 @@ from dexjax.metrics.stage import Stage, finger_colour, object_mesh
 from dexjax.render import RenderMesh
 from dexjax.view.actors import METRES_PER_NEWTON, ContactActor, HandActor, ObjectActor
 from dexjax.view.plots import GrowingPlot
+from dexjax.view.text import plain
 from dexjax.view.timeline import Timeline
 from dexjax.view.viewer import Viewer, rgb
 
@@ -212,12 +213,15 @@ class EpisodePlayer:
 
 def _text(episode: Episode, note: str | None) -> str:
     """What the panel says of an episode."""
-    mark = "**success**" if episode.good else f"**{episode.ending}**"
+    mark = "**success**" if episode.good else f"**{plain(episode.ending)}**"
     names = (k.removeprefix("success_") for k, v in episode.outcome.items() if v)
     total = sum(float(np.nansum(v)) for v in episode.terms.values())
-    lines = [f"{episode.object.name} - {mark}", f"outcomes: {', '.join(names) or 'none'}"]
+    lines = [
+        f"{plain(episode.object.name)} - {mark}",
+        f"outcomes: {plain(', '.join(names)) or 'none'}",
+    ]
     if episode.terms:
         lines.append(f"return {total:.2f}")
     if note:
-        lines.append(f"*{note}*")
+        lines.append(f"*{plain(note)}*")
     return "  \n".join(lines)

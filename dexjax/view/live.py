@@ -16,6 +16,7 @@ from dexjax.evaluate import OUTCOME_NUMBERS, check_fits, policy_agent
 from dexjax.metrics.episodes import Episode, ObjectReference, with_contacts
 from dexjax.rl.trained import load_policy, read_settings
 from dexjax.view.episodes import EpisodePlayer
+from dexjax.view.text import plain
 from dexjax.view.viewer import Viewer
 
 NUM_ENVS = 4
@@ -78,7 +79,11 @@ class LivePlayer:
             self._request.wait()
             self._request.clear()
             if not self._ended.is_set():
-                self._simulate()
+                try:
+                    self._simulate()
+                except Exception as error:  # nobody waits for this thread: the page must say it
+                    self._status.content = f"stopped: {plain(error)}"
+                    raise
 
     def _begin(self) -> tuple[list[Episode], Any]:
         """Fresh episodes whose rows all hold the initial state, and that state."""

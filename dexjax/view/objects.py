@@ -14,6 +14,7 @@ from dexjax.objects.asset import ObjectAsset
 from dexjax.objects.build import with_sdf
 from dexjax.objects.sdf import query
 from dexjax.render import RenderMesh
+from dexjax.view.text import plain
 from dexjax.view.viewer import Viewer, rgb
 
 _PLAIN = (0.62, 0.66, 0.72)
@@ -78,7 +79,7 @@ class ObjectViewer:
             except DexjaxError as error:  # of one mesh of many: the others can be seen
                 print(f"error: {error}")
                 self.asset, self._mesh = None, RenderMesh(np.zeros((0, 3)), np.zeros((0, 3), int))
-                self._about.content = f"**{entry.name}** cannot be shown: {error}"
+                self._about.content = f"**{plain(entry.name)}** cannot be shown: {plain(error)}"
             self.draw()
         self._frame()
 
@@ -138,7 +139,7 @@ class ObjectViewer:
         try:
             asset = entry.build()
         except DexjaxError as error:
-            self._about.content = f"**{entry.name}** was refused: {error}"
+            self._about.content = f"**{plain(entry.name)}** was refused: {plain(error)}"
             print(f"error: {error}")
         else:
             with self.viewer.lock:
@@ -223,7 +224,8 @@ def distance_colours(distance: np.ndarray) -> np.ndarray:
 def _describe_mesh(name: str, mesh: RenderMesh) -> str:
     extent = np.ptp(np.asarray(mesh.vertices), axis=0)
     return (
-        f"**{name}** as in its file  \n{len(mesh.vertices)} vertices, {len(mesh.faces)} triangles"
+        f"**{plain(name)}** as in its file  \n"
+        f"{len(mesh.vertices)} vertices, {len(mesh.faces)} triangles"
         f"  \nextents {' x '.join(f'{e:.4g}' for e in extent)}"
     )
 
@@ -231,10 +233,10 @@ def _describe_mesh(name: str, mesh: RenderMesh) -> str:
 def _describe_asset(asset: ObjectAsset) -> str:
     extent = 1000 * np.ptp(asset.vertices, axis=0)
     lines = [
-        f"**{asset.name}** {asset.category}",
+        f"**{plain(asset.name)}** {plain(asset.category)}",
         f"{len(asset.faces)} triangles, {len(asset.pieces)} convex pieces",
         f"{' x '.join(f'{e:.0f}' for e in extent)} mm, {1000 * asset.mass:.0f} g",
-        *asset.notes,
+        *map(plain, asset.notes),
     ]
     return "  \n".join(lines)
 
@@ -244,7 +246,7 @@ def _legend(asset: ObjectAsset) -> str:
     for i, name in enumerate(asset.part_names):
         red, green, blue = rgb(PART_COLOURS[i % len(PART_COLOURS)])
         labels = ", ".join(asset.part_affordances.get(name, ())) or "-"
-        rows.append(f"**{name}** ({_colour_name(i)}): {labels}")
+        rows.append(f"**{plain(name)}** ({_colour_name(i)}): {plain(labels)}")
     return "  \n".join(rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import signal
 import socket
@@ -15,6 +16,7 @@ import numpy as np
 
 from dexjax.core.errors import ConfigError, MissingExtraError
 from dexjax.render import RenderMesh
+from dexjax.view.text import plain
 
 DEFAULT_PORT = 8080
 _PORTS_TRIED = 20
@@ -174,7 +176,7 @@ class Viewer:
             "/lights/key", intensity=2.2, cast_shadow=True, position=(0.45, -0.55, 1.0)
         )
         server.scene.add_light_directional("/lights/fill", intensity=0.7, position=(-0.6, 0.5, 0.6))
-        server.gui.add_markdown(f"**{title}**")
+        server.gui.add_markdown(f"**{plain(title)}**")
         button = server.gui.add_button("Reset camera", icon="camera", color="gray", order=1000.0)
         button.on_click(lambda _: self.reset_camera())
 
@@ -195,7 +197,7 @@ def _free_port(host: str, port: int) -> int:
             except socket.gaierror as error:
                 raise ConfigError(f"--host {host}: {error.strerror}") from error
             except OSError as error:
-                if error.errno == 99:  # EADDRNOTAVAIL: not an address of this machine
+                if error.errno == errno.EADDRNOTAVAIL:  # not an address of this machine
                     raise ConfigError(f"--host {host}: {error.strerror}") from error
     raise ConfigError(f"--port {port}: it and the next {_PORTS_TRIED} ports are in use")
 
