@@ -20,6 +20,7 @@ import dexjax
 from dexjax.core.config import from_plain, to_plain
 from dexjax.core.errors import DataError
 from dexjax.core.safe_io import read_npz
+from dexjax.hands import load_hand
 from dexjax.objects.asset import ObjectAsset
 from dexjax.sim.scene import OBJECT_BODY, SceneConfig, build_scene
 
@@ -274,6 +275,10 @@ def _decode(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> l
             ObjectReference(entry["name"], entry["category"], entry["source"], bounds, own)
         )
     episodes = []
+    hand = load_hand(scene.hand)
+    base = 6 if scene.base == "servo" else 7
+    sizes = {"nq": base + len(hand.joint_names) + 7, "fingers": len(hand.finger_names)}
+    _check_shapes(path, arrays, sizes)
     if len(arrays["length"]) == 0:
         raise DataError(f"{path}: length names no episode")
     period = float(meta["control_dt"])
@@ -312,6 +317,24 @@ def _decode(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> l
             )
         )
     return episodes
+
+
+def _check_shapes(
+    path: str | Path, arrays: Mapping[str, np.ndarray], known: Mapping[str, int]
+) -> None:
+    """Raise DataError for a field whose axes are not those of `FIELDS`. known: sizes of axes."""
+    sizes = {**known, "3": 3}
+    for name, text in FIELDS.items():
+        if name == "meta" or name not in arrays:
+            continue
+        axes = [a.strip() for a in text[1 : text.index(")")].split(",") if a.strip()]
+        shape = arrays[name].shape
+        fits = len(shape) == len(axes)
+        if not fits or any(sizes.setdefault(a, n) != n for a, n in zip(axes, shape, strict=True)):
+            wanted = ", ".join(str(sizes.get(a, a)) for a in axes)
+            raise DataError(f"{path}: {name} has shape {shape}, not ({wanted})")
+        if arrays[name].dtype.kind not in "bif":
+            raise DataError(f"{path}: {name} holds {arrays[name].dtype}, not numbers")
 
 
 def _columns(values: Mapping[str, np.ndarray], names: Sequence[str], length: int) -> np.ndarray:

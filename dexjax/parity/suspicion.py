@@ -85,6 +85,11 @@ def _check_limits(pos: np.ndarray, meta: Mapping[str, Any], source: str) -> None
         high = np.array([np.inf if v is None else v for v in table["upper"]], float)
     except (TypeError, ValueError) as error:
         raise DataError(f"{source}: meta.properties.joint.lower, upper: {error}") from error
+    if low.shape != pos.shape[-1:] or high.shape != low.shape:
+        raise DataError(
+            f"{source}: meta.properties.joint.lower, upper: {low.shape} and {high.shape} numbers "
+            f"for {pos.shape[-1]} joints; write one of each per joint, null for none"
+        )
     if (low > high).any():
         at = meta["axes"]["joint"][int((low > high).argmax())]
         raise DataError(f"{source}: meta.properties.joint: lower limit of {at!r} is above upper")

@@ -14,6 +14,7 @@ from dexjax.metrics.episodes import Episode, ObjectReference
 from dexjax.objects.select import select_objects
 from dexjax.rl.trained import read_settings
 from dexjax.sim.divergence import MAX_POSITION, MAX_SPEED
+from dexjax.sim.followers import followers
 from dexjax.sim.physics import physics_preset
 from dexjax.sim.scene import SceneConfig, build_scene
 
@@ -62,8 +63,10 @@ def _follow(
     model: mujoco.MjModel, task: Any, qpos: np.ndarray, qvel: np.ndarray, ctrl: np.ndarray
 ) -> tuple[np.ndarray, str, float]:
     """Positions (T, nq) of the steps of one control period from the dumped state, what was found
-    wrong, and the time step. A wrench on the base is not dumped and not applied."""
+    wrong, and the time step. The wrench base's wrench is not dumped; it and its drag are left out.
+    """
     physics = physics_preset(getattr(task, "physics", "reference"))
+    one_way = followers(model) if physics.tendon == "physx" and model.ntendon else None
     physics.apply(model)
     data = mujoco.MjData(model)
     broken = [n for n, v in (("qpos", qpos), ("qvel", qvel), ("ctrl", ctrl)) if not _finite(v)]
@@ -74,6 +77,8 @@ def _follow(
     data.qpos[:], data.qvel[:], data.ctrl[:] = qpos, qvel, ctrl
     rows, fastest, depth = [qpos], float(np.abs(qvel).max()), 0.0
     for _ in range(physics.substeps):
+        if one_way is not None:
+            data.qfrc_applied[one_way.dof[:, 0]] = one_way.force(data.qpos, data.qvel)
         mujoco.mj_step(model, data)
         depth = min([depth, *data.contact.dist])
         sound = _finite(data.qpos) and np.abs(data.qpos).max() < MAX_POSITION

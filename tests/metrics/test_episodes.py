@@ -112,6 +112,10 @@ def test_damaged_files_are_named(tmp_path, mug):
     broken("does not fit meta", object=good["object"] + 5)
     broken("success of episode 0 do not fit", success=good["success"][..., :1])
     broken("do not fit meta", terms=good["terms"][..., :1])
+    broken("qpos has shape .*, not \\(1, 5, 35\\)", qpos=good["qpos"][..., :-1])
+    broken("finger_force has shape", finger_force=good["finger_force"][..., :4, :])
+    broken("table_force has shape", table_force=good["table_force"][..., None])
+    broken("table_force holds <U5", table_force=good["table_force"].astype("U5"))
     broken("bounds", meta=_text(meta, objects=[{**meta["objects"][0], "bounds": [[0, 0, 0]]}]))
     with pytest.raises(DataError, match="no such file"):
         read_episodes(tmp_path / "nothing.npz")
@@ -145,6 +149,62 @@ def test_damage_anywhere_is_an_error_and_not_a_crash(tmp_path, mug):
         else:
             assert np.isfinite(read.qpos).all()
     assert refused > 60
+
+
+def test_fields_of_another_kind_are_an_error_and_not_a_crash(tmp_path, mug):
+    """Whole files whose arrays or metadata are not as written: refused by name, or they pose."""
+    file, bad = tmp_path / "good.npz", tmp_path / "bad.npz"
+    written = _episode(ObjectReference.of(mug))
+    points = np.zeros((5, 2, 3))
+    whose = np.zeros((5, 2), np.int8)
+    write_episodes(file, [replace(written, contact_point=points, contact_finger=whose)])
+    with np.load(file) as arrays:
+        good = dict(arrays)
+    meta = json.loads(str(good["meta"]))
+    rng = np.random.default_rng(0)
+    values = [None, -1, 10**9, 0.5, "x", [], [[1]], {}, True, "\x00"]
+    changes = {
+        "less": lambda a: a[..., :-1],
+        "cut": lambda a: a[:-1],
+        "more": lambda a: np.concatenate([a, a], -1),
+        "nested": lambda a: a[None],
+        "flat": lambda a: a.ravel(),
+        "text": lambda a: a.astype("U3"),
+        "complex": lambda a: a.astype(np.complex64),
+        "huge": lambda a: (a.astype(float) + 1e30).astype(a.dtype),
+        "negative": lambda a: (-1 - a.astype(float)).astype(a.dtype),
+        "empty": lambda a: a[:0],
+    }
+    refused = 0
+
+    def judge(arrays) -> None:
+        nonlocal refused
+        np.savez(bad, **arrays)
+        try:
+            read = read_episodes(bad)
+        except DataError as error:
+            assert "bad.npz" in str(error)
+            refused += 1
+            return
+        for e in read:
+            EpisodeStage(e).meshes(len(e.qpos) - 1)
+            assert e.finger_force is None or e.finger_force.shape == (len(e.qpos), 5, 3)
+            assert all(len(v) == len(e.qpos) for v in (*e.terms.values(), *e.success.values()))
+            assert e.caption and e.goal is None or e.goal.shape == (3,)
+
+    names = [n for n in good if n != "meta"]
+    with np.errstate(all="ignore"):
+        for name in names:
+            for change in changes.values():
+                judge(good | {name: change(good[name])})
+    for key in meta:
+        for value in values:
+            judge(good | {"meta": _text(meta, **{key: value})})
+    for _ in range(60):
+        thing = dict(meta["objects"][0])
+        thing[list(thing)[rng.integers(len(thing))]] = values[rng.integers(len(values))]
+        judge(good | {"meta": _text(meta, objects=[thing])})
+    assert refused > 150
 
 
 def _text(meta, **changes):

@@ -180,6 +180,12 @@ WRONG = {
         lambda m, a: m["properties"]["joint"].update(lower=[0.5] * 4),
         "lower limit of 'FFJ3' is above",
     ),
+    "limits nested": (
+        lambda m, a: m["properties"]["joint"].update(
+            lower=[[0.0, 1.0]] * 4, upper=[[0.0, 1.0]] * 4
+        ),
+        "lower, upper: .*one of each per joint",
+    ),
     "type of each joint": (set_meta(joint_types=["hinge"]), "joint_types has 1"),
     "NaN": (set_array("joint_pos", lambda x: put(x, (4, 1, 2), np.nan)), "state=4, env=1, joint=2"),
     "infinity": (set_array("reward_terms", lambda x: put(x, (0, 0, 1), np.inf)), "not finite"),

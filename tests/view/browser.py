@@ -117,6 +117,11 @@ class Browser:
                 clickCount=1,
             )  # fmt: skip
 
+    def focus(self, script: str) -> None:
+        """Give the keyboard to the element that an expression finds. A click on a slider would
+        also set it, at a moment of its own."""
+        self.value(f"{script}.focus()")
+
     def stir(self) -> None:
         """Move the pointer: a page that draws on demand only draws again."""
         for x in (300, 301):

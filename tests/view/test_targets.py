@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from dataclasses import replace
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import numpy as np
@@ -187,6 +188,33 @@ def test_timeline_plays_at_its_speed_and_no_further_than_is_known():
         assert time.clock.value == "0.20 s of 0.90 s"
     finally:
         page.stop()
+
+
+def test_divergences_are_followed_with_the_law_of_their_physics():
+    """Middle joint bent by 0.8 rad, distal joint straight: the same end as the native engine's."""
+    import jax.numpy as jnp
+
+    from dexjax.sim.native import NativeEngine
+    from dexjax.sim.physics import physics_preset
+    from dexjax.sim.scene import SceneConfig, build_scene
+    from dexjax.sim.types import Control
+    from dexjax.view.divergence import _follow
+
+    physics = physics_preset("physx")
+    scene = build_scene([builtin_asset("box", 0)], SceneConfig(coupling="tendon"))
+    model = scene.model
+    qpos, qvel, ctrl = np.zeros(model.nq), np.zeros(model.nv), np.zeros(model.nu)
+    lead, last = (model.joint(n).qposadr[0] for n in ("FFJ1", "FFJ0"))
+    qpos[2], qpos[-5], qpos[-4], qpos[lead] = 0.5, 0.3, 1.0, 0.8
+    engine = NativeEngine(scene, 1, physics, threads=1)
+    rows = (jnp.zeros(1, jnp.int32), *(jnp.asarray(v[None], jnp.float32) for v in (qpos, qvel)))
+    state = engine.init(*rows, jnp.ones((1, 2)))
+    state = engine.step(state, Control(jnp.zeros((1, model.nu)), jnp.zeros((1, 6))))
+
+    task = SimpleNamespace(physics="physx")
+    path, _, _ = _follow(model.__copy__(), task, qpos, qvel, ctrl)
+    assert path[-1, last] > 0.01  # it was pulled after its leader
+    np.testing.assert_allclose(path[-1], state.qpos[0], atol=1e-5)  # the engine's float32
 
 
 def test_dumped_divergences_are_followed(tmp_path):

@@ -113,7 +113,7 @@ def test_episode_page(page, browser, episodes):
     assert not [line for line in browser.log if line.startswith("exception")]
 
     # The slider, by keyboard, changes the pose that is shown: half way, the fingers are bent.
-    browser.click("document.querySelector('[role=slider]')")
+    browser.focus("document.querySelector('[role=slider]')")
     for _ in range(6):
         browser.press("ArrowRight", 39)
     step = 6
@@ -158,7 +158,7 @@ def test_hand_page(page, browser):
     _, hand = page(lambda v: HandViewer(v, "shadow"))
     straight = _settle(browser)
     assert len(hand.sliders) == 22
-    browser.click("document.querySelectorAll('[role=slider]')[1]")  # FFJ2: the first finger bends
+    browser.focus("document.querySelectorAll('[role=slider]')[1]")  # FFJ2: the first finger bends
     browser.press("End", 35)
     _wait(lambda: hand.sliders["FFJ2"].value > 1.5)
     _changed(browser, straight)
