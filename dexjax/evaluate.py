@@ -68,6 +68,10 @@ class Command:
     """Objects, each entry one split (same texts as in dexjax.train); default: those of the task."""
     episodes: int = EPISODES
     """Episodes per split at least; as many for each object, or one more."""
+    engine: Literal["native", "mjx", "physx"] | None = None
+    """Another engine than the run was trained on; physx: PhysX 5 through SAPIEN, extra parity."""
+    physics: str | None = None
+    """Another physics preset than the task's for evaluations; physx has its own physics."""
     agent: AgentName | None = None
     """Instead of a run: no action, uniform random actions, or the task's scripted policy."""
     env: str = "shadow_grasp"
@@ -109,12 +113,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.run is not None:
             evaluate_run(
                 args.run, objects=objects, episodes=args.episodes, checkpoint=args.checkpoint,
-                seed=args.seed, json_file=args.json, video=args.video,
+                seed=args.seed, json_file=args.json, video=args.video, engine=args.engine,
+                physics=args.physics,
             )  # fmt: skip
         elif args.agent is not None:
             evaluate_agent(
                 args.agent, args.env, args.preset, objects=objects, episodes=args.episodes,
-                seed=args.seed, json_file=args.json, video=args.video,
+                seed=args.seed, json_file=args.json, video=args.video, engine=args.engine,
+                physics=args.physics,
             )  # fmt: skip
         else:
             raise ConfigError("nothing to evaluate: give a run folder, or --agent scripted")
@@ -138,6 +144,8 @@ def evaluate_run(
     seed: int = 0,
     json_file: Path | None = None,
     video: bool = True,
+    engine: str | None = None,
+    physics: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's policy (its mean action); returns what evaluation.json holds.
 
@@ -145,8 +153,9 @@ def evaluate_run(
     together, and `seeds` has each one's success with the mean's interval.
 
     objects: one text per split; default: the environment's splits if the run was trained on one of
-    them, else what it was trained on, in evaluation.json; others are written beside it. Raises
-    DataError for a folder without a checkpoint, ConfigError for unknown objects.
+    them, else what it was trained on, in evaluation.json; others are written beside it. engine,
+    physics: instead of the run's, also written beside it. Raises DataError for a folder without a
+    checkpoint, ConfigError for unknown objects, engines and presets.
     """
     run_dir = Path(run_dir)
     spec, settings = read_settings(run_dir)
@@ -173,9 +182,11 @@ def evaluate_run(
         return replace(policy_agent(policy), other_seeds=more)
 
     title = f"{run_dir}, {checkpoint} checkpoint {policy.checkpoint.name}"
+    title += "".join(f", {x}" for x in (engine, physics) if x)
+    file = run_dir / f"{_stem(objects, engine, physics)}.json"
     return _evaluate(
-        spec, settings.task, settings.train.engine, agent_for, objects or default,
-        episodes, seed, head, title, [run_dir / f"{_stem(objects)}.json", json_file], video,
+        spec, _in_physics(settings.task, engine, physics), engine or settings.train.engine,
+        agent_for, objects or default, episodes, seed, head, title, [file, json_file], video,
     )  # fmt: skip
 
 
@@ -189,6 +200,8 @@ def evaluate_agent(
     seed: int = 0,
     json_file: Path | None = None,
     video: bool = True,
+    engine: str | None = None,
+    physics: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate an agent that needs no training; files are written only with `json_file`."""
     spec = find_env(env)
@@ -196,10 +209,23 @@ def evaluate_agent(
     config = {"env": env, "preset": preset, "task": to_plain(found.env)}
     head = {"run": None, "agent": agent, "checkpoint": None, "config": config}
     default = spec.eval_splits or (found.train.objects,)
+    title = ", ".join(filter(None, (f"agent {agent}", f"{env} / {preset}", engine, physics)))
     return _evaluate(
-        spec, found.env, found.train.engine, lambda e: simple_agent(agent, e), objects or default,
-        episodes, seed, head, f"agent {agent}, {env} / {preset}", [json_file], video,
+        spec, _in_physics(found.env, engine, physics), engine or found.train.engine,
+        lambda e: simple_agent(agent, e), objects or default, episodes, seed, head, title,
+        [json_file], video,
     )  # fmt: skip
+
+
+def _in_physics(task: Any, engine: str | None, physics: str | None) -> Any:
+    """The task with a physics preset for evaluations."""
+    if not physics:
+        return task
+    if engine == "physx":
+        raise ConfigError("--physics: the engine physx has its own physics; leave one of them away")
+    if not hasattr(task, "evaluation_physics"):
+        raise ConfigError("--physics: this environment has no choice of physics")
+    return replace(task, evaluation_physics=physics)
 
 
 def simple_agent(name: str, env: Env) -> Agent:
@@ -248,13 +274,16 @@ def check_fits(policy: Policy, env: Env) -> None:
             )
 
 
-def _stem(objects: Sequence[str] | None) -> str:
+def _stem(
+    objects: Sequence[str] | None, engine: str | None = None, physics: str | None = None
+) -> str:
     """Name of the files of an evaluation on chosen objects, or on the default ones."""
+    start = "_".join(filter(None, ("evaluation", engine, physics)))
     if not objects:
-        return "evaluation"
+        return start
     text = " ".join(objects)
     words = "_".join(re.findall(r"[A-Za-z0-9]+", text))
-    return f"evaluation_{words[-40:].strip('_')}_{zlib.crc32(text.encode()):08x}"
+    return f"{start}_{words[-40:].strip('_')}_{zlib.crc32(text.encode()):08x}"
 
 
 # --- episodes ------------------------------------------------------------------------------------
@@ -435,7 +464,8 @@ def _evaluate(
         summary["seconds"] = round(time.monotonic() - since, 2)
         summaries[name] = summary
         drawn, others = drawn + kept[:shown], others + kept[shown:]
-        physics = getattr(getattr(env, "engine", None), "physics", None)
+        simulator = getattr(env, "engine", None)
+        physics = getattr(simulator, "config", None) or getattr(simulator, "physics", None)
         print(f"evaluated {name}: {summary['episodes']} episodes, {summary['seconds']:.0f} s")
     first = next(iter(summaries.values()))
     result = {
@@ -443,6 +473,7 @@ def _evaluate(
         "splits": summaries,
         **head,
         "seed": seed,
+        "engine": engine,
         "physics": to_plain(physics),
         "seconds": round(time.monotonic() - began, 2),
         "versions": {**runs.versions(), "git_revision": runs.git_revision()},

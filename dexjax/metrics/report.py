@@ -211,7 +211,10 @@ def _learning(run_dir: Path | None) -> str:
 
 
 def _settings(result: Mapping[str, Any]) -> str:
-    what = {k: result.get(k) for k in ("run", "agent", "checkpoint", "seed", "seconds", "physics")}
+    what = {
+        k: result.get(k)
+        for k in ("run", "agent", "checkpoint", "seed", "seconds", "engine", "physics")
+    }
     rows = "".join(
         f"<tr><td>{html.escape(k)}</td><td>{html.escape(str(v))}</td></tr>"
         for k, v in result["versions"].items()

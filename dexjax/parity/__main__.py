@@ -33,6 +33,7 @@ def run(
     reference: str = "physx",
     physics: tuple[str, ...] = ("physx", "physx_converged", "reference", "fast"),
     quick: bool = False,
+    policy: Path | None = None,
 ) -> int:
     """Run the probes on an engine and on PhysX, judge by gates, write OUT/index.html and JSON.
 
@@ -45,10 +46,11 @@ def run(
             Isaac Gym recorded of a plan.
         physics: Presets; gates are required of the first, the others stand beside it.
         quick: Few grasps and no verdict about them; a minute instead of several.
+        policy: Run whose policy plays the closed-loop episodes; default: the scripted policy.
     """
     from dexjax.parity.run import run as run_probes
 
-    return run_probes(out, engine, reference, physics, quick)
+    return run_probes(out, engine, reference, physics, quick, policy)
 
 
 @app.command(name="plan")

@@ -25,7 +25,7 @@ class NativeSimulator:
     """`NativeEngine` with a physics preset, its steps filling frames of 1/60 s."""
 
     def __init__(self, physics: PhysicsConfig, name: str = "native", threads: int = 1) -> None:
-        self.physics = in_frames(physics)
+        self.physics = physics.in_period(FRAME)
         self.name, self._threads = name, threads
 
     def settings(self) -> dict:
@@ -54,7 +54,7 @@ class MjxSimulator:
 
     def __init__(self, physics: PhysicsConfig, probes: Iterable[Probe], name: str = "mjx") -> None:
         """probes: those that will be run; one program is compiled for each kind of scene."""
-        self.physics = in_frames(physics)
+        self.physics = physics.in_period(FRAME)
         self.name = name
         self._assets: dict[SceneConfig, list[ObjectAsset]] = {}
         for probe in probes:
@@ -108,11 +108,6 @@ class MjxSimulator:
 
             self._programs[config] = (jax.jit(engine.init), jax.jit(step))
         return self._programs[config]
-
-
-def in_frames(physics: PhysicsConfig) -> PhysicsConfig:
-    """The settings with as many steps as fill one frame."""
-    return replace(physics, substeps=round(FRAME / physics.timestep))
 
 
 def _frames(probe: Probe, init: Callable, step: Callable) -> Recording:

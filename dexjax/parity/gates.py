@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
+from dexjax.metrics.equivalence import paired_equivalence
 from dexjax.parity.grasps import held
 from dexjax.parity.probe import Probe, Recording
 
@@ -41,7 +42,7 @@ class Gate:
     name: str
     title: str
     probes: tuple[str, ...]
-    measure: Callable[[list[Probe], list[Recording], list[Recording]], dict[str, float]]
+    measure: Callable[..., dict[str, float]]  # probes (of open-loop gates), reference, tested
     limits: tuple[Limit, ...]
     least_trials: int = 1
     """With fewer there is no verdict, only figures."""
@@ -73,7 +74,20 @@ def judge(
         [probes[n] for n in names], [reference[n] for n in names], [tested[n] for n in names]
     )
     figures["diverged"] = float(sum((tested[n]["finite"] < 1).any(0).sum() for n in names))
-    if sum(probes[n].num_trials for n in names) < gate.least_trials:
+    return _verdict(gate, figures, sum(probes[n].num_trials for n in names))
+
+
+def judge_episodes(reference: Recording | None, tested: Recording | None) -> Verdict:
+    """The verdict of G9; none where one of the two cannot run a policy."""
+    if reference is None or tested is None:
+        return Verdict(CLOSED_LOOP.name, {}, {})
+    figures = CLOSED_LOOP.measure(reference, tested)
+    figures["diverged"] = float((tested["finite"] < 1).any(0).sum())
+    return _verdict(CLOSED_LOOP, figures, len(tested["success_any"]))
+
+
+def _verdict(gate: Gate, figures: dict[str, float], trials: int) -> Verdict:
+    if trials < gate.least_trials:
         return Verdict(gate.name, figures, {})
     passed = {limit.figure: limit.holds(figures[limit.figure]) for limit in gate.limits}
     passed["diverged"] = figures["diverged"] == 0
@@ -201,9 +215,26 @@ def _grasps(
     both = a & b
     end = [r[0]["body_pos"][-1, :, -1].astype(np.float64) for r in (reference, tested)]
     apart = 1000 * np.linalg.norm(end[0] - end[1], axis=1)[both]
-    force = [np.linalg.norm(r[0]["finger_force"][-1], axis=-1).sum(-1) for r in (reference, tested)]
     figures["apart"] = float(np.median(apart)) if both.any() else math.nan
-    figures["force ratio"] = float(force[1][both].sum() / force[0][both].sum()) if both.any() else 0
+    return figures
+
+
+def _closed_loop(reference: Recording, tested: Recording) -> dict[str, float]:
+    """Success at any step, as the papers count, of paired starts; points."""
+    a, b = (r["success_any"] > 0.5 for r in (reference, tested))
+    same, test = agreement(a, b), paired_equivalence(b, a)
+    figures = {
+        "episodes": same["trials"],
+        "reference succeeds": same["reference held"],
+        "succeeds": same["held"],
+        "agree": same["agree"],
+        "kappa": same["kappa"],
+        "difference": 100 * test.difference,
+        "difference, 90 % at most": 100 * max(abs(x) for x in test.ci90),
+        "starts needed": float(test.starts_needed),
+    }
+    for name, r in (("reference held", reference), ("held", tested)):
+        figures[name] = float(100 * (r["success_held"] > 0.5).mean())
     return figures
 
 
@@ -342,4 +373,17 @@ GATES = (
         ),
         least_trials=60,
     ),
+)  # fmt: skip
+CLOSED_LOOP = Gate(
+    "G9",
+    "one policy in closed loop",
+    (),
+    _closed_loop,
+    (
+        Limit(
+            "difference, 90 % at most", 5.0, "points",
+            "the farther end of the 90 % interval of the paired difference of success (TOST)",
+        ),
+    ),
+    least_trials=100,
 )  # fmt: skip

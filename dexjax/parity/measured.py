@@ -96,7 +96,7 @@ def _measured(
         circumstances={
             "agent": content.get("agent"),
             "variant": task.get("variant"),
-            "engine": config.get("train", {}).get("engine", "native"),
+            "engine": content.get("engine") or config.get("train", {}).get("engine", "native"),
             "physics": physics,
             "control_hz": 1 / step if step else None,
             "steps": task.get("episode_length"),
@@ -138,11 +138,11 @@ def what_differs(run: Measured, paper: Paper, objects: str = "") -> list[str]:
         physics = c["physics"]
         detail = ""
         if c["control_hz"]:
-            detail = (
-                f" ({physics.get('cone')} cone, {physics.get('substeps')} steps of "
-                f"1/{1 / physics['timestep']:.0f} s)"
-            )
-        found.append(f"simulator: MuJoCo, engine {c['engine']}{detail}; theirs {paper.simulator}")
+            kind = f"{physics['cone']} cone" if "cone" in physics else physics.get("solver")
+            step = f"1/{1 / physics['timestep']:.0f} s"
+            detail = f" ({kind}, {physics.get('substeps')} steps of {step})"
+        ours = "PhysX (SAPIEN)" if c["engine"] == "physx" else f"MuJoCo, engine {c['engine']}"
+        found.append(f"simulator: {ours}{detail}; theirs {paper.simulator}")
     if paper.objects:
         found.append(f"objects: {objects or run.split}; theirs {paper.objects}")
     if paper.variant and c["variant"] != paper.variant:

@@ -121,7 +121,7 @@ class PhysxSimulator:
         body = model.body(OBJECT_BODY).id
         model.body_mass[body] *= mass
         model.body_inertia[body] *= mass
-        world = _World(model, scene, self.config, float(friction), probe.gravity[i])
+        world = World(model, scene, self.config, float(friction), probe.gravity[i])
         world.set_state(probe.qpos[i], probe.qvel[i])
         rows = [world.record()]
         for ctrl, wrench in zip(probe.ctrl[:, i], probe.wrench[:, i], strict=True):
@@ -130,7 +130,7 @@ class PhysxSimulator:
         return {k: np.stack([r[k] for r in rows]).astype(np.float32) for k in RECORDED}
 
 
-class _World:
+class World:
     """One PhysX scene with the bodies, joints, drives and tendons of one MjModel."""
 
     def __init__(
@@ -164,10 +164,12 @@ class _World:
         self._entities: list[Any] = []  # of the articulation, in tree order
         self._links: dict[int, Any] = {}  # MuJoCo body -> PhysX component
         self._joints: dict[int, Any] = {}  # MuJoCo joint (not free) -> PhysX joint
+        self._drive = np.zeros((model.nv, 3))  # stiffness, damping and force limit, of each dof
         self._static()
         self._build_articulation()
         self._build_object()
         self._tendons()
+        self._target = np.zeros(model.nv)
         self._finger = {
             self._links[b].entity.per_scene_id: int(f)
             for b, f in zip(scene.body_ids[:-1], scene.hand.body_finger, strict=True)
@@ -331,6 +333,7 @@ class _World:
                 if model.actuator_forcelimited[a]:
                     force = float(model.actuator_forcerange[a, 1])
         joint.set_drive_property(stiffness, damping, force, "force")
+        self._drive[dof] = stiffness, damping, force
         self._joints[j] = joint
 
     def _build_object(self) -> None:
@@ -393,9 +396,11 @@ class _World:
     def step(self, ctrl: np.ndarray, wrench: np.ndarray) -> None:
         """One frame at constant targets and wrench."""
         model = self.model
+        self._target = np.zeros(model.nv)
         for a in range(model.nu):
-            joint = self._joints[int(model.actuator_trnid[a, 0])]
-            joint.set_drive_target(float(ctrl[a]))
+            j = int(model.actuator_trnid[a, 0])
+            self._joints[j].set_drive_target(float(ctrl[a]))
+            self._target[model.jnt_dofadr[j]] = ctrl[a]
         palm = self._links[int(self.scene.body_ids[self.scene.hand.palm_body])]
         for _ in range(self.config.substeps):
             if self._wrench_base:
@@ -428,8 +433,36 @@ class _World:
             "finite": np.asarray(np.isfinite([*qpos, *qvel]).all()),
         }
 
+    def drive_forces(self, qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
+        """(nv,) force of each drive at (nq,), (nv,) by its law, which PhysX does not report."""
+        at = np.zeros(self.model.nv)
+        dofs = self.model.jnt_dofadr[self._order]
+        at[dofs] = qpos[self.model.jnt_qposadr[self._order]]
+        stiffness, damping, limit = self._drive.T
+        return np.clip(stiffness * (self._target - at) - damping * qvel, -limit, limit)
+
+    def tip_wrenches(self) -> np.ndarray:
+        """(fingers, 6) net contact force (N) and its torque about the origin (N m) of each last
+        link, world axes, of the last step; without friction."""
+        scene = self.scene
+        tips = [self._links[int(scene.body_ids[b])] for b in scene.hand.fingertip_body]
+        row = {link.entity.per_scene_id: k for k, link in enumerate(tips)}
+        found = np.zeros((len(tips), 6))
+        for contact in self._system.get_contacts():
+            for body, sign in zip(contact.bodies, (1.0, -1.0), strict=True):
+                k = row.get(body.entity.per_scene_id)
+                if k is None:
+                    continue
+                origin = np.asarray(tips[k].entity_pose.p)
+                for point in contact.points:
+                    force = sign * np.asarray(point.impulse) / self.config.timestep
+                    found[k, :3] += force
+                    found[k, 3:] += np.cross(np.asarray(point.position) - origin, force)
+        return found
+
     def _forces(self) -> tuple[np.ndarray, np.ndarray]:
-        """(5, 3) of the object on each finger and (3,) of the table on the hand, N."""
+        """(5, 3) of the object on each finger and (3,) of the table on the hand, N: the normal
+        parts, since SAPIEN reports no friction."""
         fingers = np.zeros((len(self.scene.hand.finger_names), 3))
         table = np.zeros(3)
         for contact in self._system.get_contacts():

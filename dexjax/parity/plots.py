@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dexjax.metrics.equivalence import MARGIN, paired_equivalence
+from dexjax.metrics.statistics import wilson_interval
 from dexjax.parity.gates import joint_errors
 from dexjax.parity.grasps import held
 from dexjax.parity.probe import FRAME
@@ -31,7 +33,10 @@ def draw_all(results: Results) -> dict[str, bytes]:
         "G6": _windows,
         "G7": _divergence,
         "G8": _grasps,
+        "G9": _episodes,
     }
+    if results.reference_name not in results.episodes:  # recordings play no policy
+        del drawers["G9"]
     pictures = {}
     for name, draw in drawers.items():
         figure = Figure(figsize=(9.5, 3.2), layout="constrained")
@@ -191,3 +196,27 @@ def _grasps(results: Results, axes: list[Axes]) -> None:
     kappa = [(r, results.verdicts[r.name]["G8"].figures["kappa"]) for r in results.rows]
     _bars(results, axes[1], kappa)
     _labelled(axes[1], "Cohen's kappa with the reference", "", "agreement beyond chance")
+
+
+def _episodes(results: Results, axes: list[Axes]) -> None:
+    """Success with 95 % intervals, and the paired difference with its 90 % interval."""
+    names = list(results.episodes)[::-1]
+    for name, shift in (("success_any", 0.15), ("success_held", -0.15)):
+        found = [results.episodes[n][name] > 0.5 for n in names]
+        rates = 100 * np.array([f.mean() for f in found])
+        ends = 100 * np.array([wilson_interval(float(f.sum()), len(f)) for f in found])
+        spread = np.abs(ends.T - rates)
+        place = np.arange(len(names)) + shift
+        axes[0].errorbar(rates, place, xerr=spread, fmt="o", label=name.removeprefix("success_"))
+    axes[0].set_yticks(range(len(names)), names)
+    _labelled(axes[0], "% of episodes", "", f"success of {results.about_policy}")
+    truth = results.episodes[results.reference_name]["success_any"] > 0.5
+    others = [n for n in names if n != results.reference_name]
+    for k, name in enumerate(others):
+        test = paired_equivalence(results.episodes[name]["success_any"] > 0.5, truth)
+        axes[1].plot([100 * x for x in test.ci90], [k, k], color="tab:blue")
+        axes[1].plot(100 * test.difference, k, "o", color="tab:blue")
+    for edge in (-100 * MARGIN, 100 * MARGIN):
+        axes[1].axvline(edge, color="grey", linewidth=0.8, linestyle=":")
+    axes[1].set_yticks(range(len(others)), others)
+    _labelled(axes[1], "points", "", f"any: difference to {results.reference_name}, 90 % interval")

@@ -23,6 +23,8 @@ _NOTES = {
     "G6": "Not required: it shows how fast the simulators part after they were made equal.",
     "G8": "Whole episodes in open loop; what is compared is only whether the object is held.",
     "G8b": "The same with UniDexGrasp's free base, soft gains and tendons.",
+    "G9": "Not required. The policy sees what happens and can correct it, as on a task; success is "
+    "that of the task at any step. Not run with shifted starts nor with converged PhysX.",
 }
 
 
@@ -55,7 +57,7 @@ def _markdown(summary: dict[str, Any]) -> str:
 
 
 def _cell(result: dict[str, Any], figure: str) -> str:
-    value = result["figures"][figure]
+    value = result["figures"].get(figure)
     text = "-" if value is None else f"{value:.3g}"
     return f"**{text}**" if result["passed"].get(figure) is False else text
 
@@ -75,6 +77,8 @@ def _page(summary: dict[str, Any], pictures: dict[str, bytes]) -> str:
         parts += [f"<h2>{gate['name']}: {html.escape(gate['title'])}</h2>", _figures(gate)]
         if gate["name"] in _NOTES:
             parts.append(f"<p>{_NOTES[gate['name']]}</p>")
+        if gate["name"] == "G9":
+            parts.append(f"<p>Policy: {html.escape(summary['policy'])}.</p>")
         if gate["name"] in pictures:
             parts.append(_image(pictures[gate["name"]]))
         if gate["name"] == "G8":
@@ -109,7 +113,7 @@ def _matrix(summary: dict[str, Any]) -> str:
 
 def _verdict(ok: bool | None) -> str:
     if ok is None:
-        return "<td class=none>too few trials</td>"
+        return "<td class=none>no verdict</td>"
     return "<td class=ok>pass</td>" if ok else "<td class=no>FAIL</td>"
 
 
@@ -117,7 +121,7 @@ def _figures(gate: dict[str, Any]) -> str:
     """Every figure of every row, those with a limit first."""
     limits = {x["figure"]: x for x in gate["limits"]}
     rows = gate["rows"]
-    names = list(next(iter(rows.values()))["figures"])
+    names = list(dict.fromkeys(n for r in rows.values() for n in r["figures"]))
     names = [*limits, *(n for n in names if n not in limits)]
     head, bounds = "", ""
     for name in names:
@@ -133,7 +137,7 @@ def _figures(gate: dict[str, Any]) -> str:
     for row, result in rows.items():
         cells = ""
         for name in names:
-            value = result["figures"][name]
+            value = result["figures"].get(name)
             passed = result["passed"].get(name)
             style = "n" if passed is None else "n ok" if passed else "n no"
             text = "-" if value is None else f"{value:.4g}"

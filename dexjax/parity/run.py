@@ -12,6 +12,7 @@ import math
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from dexjax.core.folders import user_cache_dir
 from dexjax.core.runs import write_json
 from dexjax.core.safe_io import read_npz
 from dexjax.parity import gates, grasps, probes
+from dexjax.parity.closed_loop import NAME, ClosedLoop, closed_loop, play, plays
 from dexjax.parity.engines import MjxSimulator, NativeSimulator
 from dexjax.parity.physx import PhysxConfig, PhysxSimulator
 from dexjax.parity.probe import Probe, Recording, Simulator
@@ -36,6 +38,7 @@ Engine = Literal["native", "mjx"]
 REQUIRED = ("G0", "G1", "G2", "G3", "G4", "G5", "G8", "G8b")
 CONVERGED = PhysxConfig(timestep=1 / 480, substeps=8, position_iterations=50, velocity_iterations=1)
 _SHIFT = 1e-3  # m
+_EPISODES = {False: 416, True: 8}  # of G9, in full and quick: four for each object
 _CONVERGED = "physx converged"
 
 
@@ -59,6 +62,8 @@ class Results:
     probes: dict[str, Probe]
     reference: dict[str, Recording]
     recordings: dict[str, dict[str, Recording]]  # row -> probe -> recording
+    episodes: dict[str, Recording]  # row, also the reference -> closed-loop episodes
+    about_policy: str
     verdicts: dict[str, dict[str, gates.Verdict]]  # row -> gate -> verdict
     settings: dict[str, Any]
 
@@ -68,13 +73,21 @@ class Results:
         return [g for g in REQUIRED if self.verdicts[row][g].ok is False]
 
 
-def run(out: Path, engine: Engine, reference: str, physics: tuple[str, ...], quick: bool) -> int:
+def run(
+    out: Path,
+    engine: Engine,
+    reference: str,
+    physics: tuple[str, ...],
+    quick: bool,
+    policy: Path | None = None,
+) -> int:
     """Run everything, write JSON, plots and HTML below `out`; 1 if a required gate fails.
 
     reference: "physx", or a folder of traces that Isaac Gym recorded of our probes (`plan`).
+    policy: run whose policy plays in closed loop; None: the task's scripted one.
     """
     began = time.perf_counter()
-    results = measure(out, engine, reference, physics, quick)
+    results = measure(out, engine, reference, physics, quick, policy)
     from dexjax.parity.report import (
         write_report,
     )  # matplotlib: only when there is something to plot
@@ -88,24 +101,35 @@ def run(out: Path, engine: Engine, reference: str, physics: tuple[str, ...], qui
 
 
 def measure(
-    out: Path, engine: Engine, reference: str, physics: tuple[str, ...], quick: bool
+    out: Path,
+    engine: Engine,
+    reference: str,
+    physics: tuple[str, ...],
+    quick: bool,
+    policy: Path | None,
 ) -> Results:
     """Recordings and verdicts of all rows, recorded now or before."""
     cases = gate_probes(quick)
+    loop = closed_loop(_EPISODES[quick], policy)
     rows = _rows(engine, physics, quick, list(cases.values()))
     truth = Row("physx", PhysxSimulator(), "SAPIEN, UniDexGrasp's settings", "reference")
     if reference != "physx":
         rows.append(replace(truth, role="other"))
         truth = Row("isaac", RecordedSimulator(reference), str(reference), "reference")
-    total, done = (len(rows) + 1) * (len(cases) + 1), 0
+    # No episodes from shifted starts, which the task draws itself; with converged PhysX they would
+    # take as long as all else together.
+    players = [r for r in (truth, *rows) if plays(r.simulator) and not r.shift]
+    players = [r for r in players if r.name != _CONVERGED]
+    total, done = (len(rows) + 1) * (len(cases) + 1) + len(players), 0
 
-    def record(row: Row, probe: Probe) -> Recording:
+    def record(row: Row, probe: Probe | ClosedLoop) -> Recording:
         nonlocal done
         done += 1
         began = time.perf_counter()
         recording, cached = recorded(out, row, probe)
         spent = "kept" if cached else f"{time.perf_counter() - began:.1f} s"
-        print(f"[{done:3d}/{total}] {row.name:24s} {probe.name:12s} {spent}", flush=True)
+        name = NAME if isinstance(probe, ClosedLoop) else probe.name
+        print(f"[{done:3d}/{total}] {row.name:24s} {name:12s} {spent}", flush=True)
         return recording
 
     truths = {n: record(truth, p) for n, p in cases.items()}
@@ -117,12 +141,20 @@ def measure(
         truths["P6_windows"] = grasps.window_recording(grasp, truths["P6"])
         done += 1
     recordings = {row.name: {n: record(row, p) for n, p in cases.items()} for row in rows}
+    episodes = {r.name: record(r, loop) for r in players}
     verdicts = {
-        row.name: {g.name: gates.judge(g, cases, truths, recordings[row.name]) for g in gates.GATES}
+        row.name: {
+            **{g.name: gates.judge(g, cases, truths, recordings[row.name]) for g in gates.GATES},
+            gates.CLOSED_LOOP.name: gates.judge_episodes(
+                episodes.get(truth.name), episodes.get(row.name)
+            ),
+        }
         for row in rows
     }
     settings = {r.name: r.simulator.settings() for r in (truth, *rows)}
-    return Results(truth.name, tuple(rows), cases, truths, recordings, verdicts, settings)
+    return Results(
+        truth.name, tuple(rows), cases, truths, recordings, episodes, loop.about, verdicts, settings
+    )
 
 
 def gate_probes(
@@ -181,24 +213,33 @@ def _simulator(engine: Engine, physics: str, cases: list[Probe]) -> Simulator:
     return MjxSimulator(settings, cases)
 
 
-def recorded(out: Path, row: Row, probe: Probe) -> tuple[Recording, bool]:
-    """The recording of a probe and whether it was there already."""
+def recorded(out: Path, row: Row, probe: Probe | ClosedLoop) -> tuple[Recording, bool]:
+    """The recording of a probe, or of episodes, and whether it was there already."""
+    if isinstance(probe, ClosedLoop):
+        loop = probe
+        return _kept(out, row, NAME, loop.key(), lambda: play(loop, row.simulator))
     probe = _shifted(probe, row.shift)
     if isinstance(row.simulator, RecordedSimulator):
         return row.simulator.run(probe), True
+    return _kept(out, row, probe.name, probe.key(), lambda: row.simulator.run(probe))
+
+
+def _kept(
+    out: Path, row: Row, title: str, key: str, make: Callable[[], Recording]
+) -> tuple[Recording, bool]:
     name = hashlib.sha256(
-        json.dumps([probe.key(), row.simulator.settings(), _code(row)]).encode()
+        json.dumps([key, row.simulator.settings(), _code(row)]).encode()
     ).hexdigest()
     # What is not PhysX changes with our code and stays with the run.
     is_physx = isinstance(row.simulator, PhysxSimulator)
     folder = user_cache_dir("parity") if is_physx else out / "recordings"
-    path = folder / f"{probe.name}-{name[:20]}.npz"
+    path = folder / f"{title}-{name[:20]}.npz"
     if path.is_file():
         try:
             return read_npz(path), True
         except DataError:  # cut off while it was written elsewhere
             path.unlink()
-    recording = row.simulator.run(probe)
+    recording = make()
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{time.time_ns()}.part")
     with part.open("wb") as file:
@@ -245,6 +286,7 @@ def summarise(results: Results, engine: str, quick: bool, seconds: float) -> dic
         "settings": results.settings,
         "rows": [{"name": r.name, "about": r.about, "role": r.role} for r in results.rows],
         "converged": _against_converged(results),
+        "policy": results.about_policy,
         "trials": {n: p.num_trials for n, p in results.probes.items()},
         "gates": [
             {
@@ -261,7 +303,7 @@ def summarise(results: Results, engine: str, quick: bool, seconds: float) -> dic
                     for row, v in results.verdicts.items()
                 },
             }
-            for g in gates.GATES
+            for g in (*gates.GATES, gates.CLOSED_LOOP)
         ],
     }  # fmt: skip
 

@@ -70,6 +70,17 @@ class PhysicsConfig:
         """Seconds in one control step."""
         return self.timestep * self.substeps
 
+    def in_period(self, seconds: float) -> PhysicsConfig:
+        """The settings with as many steps as fill a control period. Raises ConfigError where it
+        does not consist of whole steps."""
+        steps = round(seconds / self.timestep)
+        if steps < 1 or abs(steps * self.timestep / seconds - 1) > 1e-6:
+            raise ConfigError(
+                f"physics: a control period of {seconds:g} s does not consist of whole steps of "
+                f"{self.timestep:g} s"
+            )
+        return replace(self, substeps=steps)
+
     def link_drag(self) -> LinkDrag:
         """The drag of PhysX link damping on the wrench base, for our step.
 

@@ -107,7 +107,10 @@ class ShadowGraspConfig:
     variant: Literal["servo", "unidexgrasp"] = "servo"
     """Task definition: our own with a servoed base, or UniDexGrasp++'s."""
     physics: str = "fast"
-    """Physics preset while training; evaluation always uses `reference`."""
+    """Physics preset while training."""
+    evaluation_physics: str = ""
+    """Physics preset of evaluations; empty: `reference`, or `unidexgrasp` for that variant, whose
+    control period (1/30 or 1/60 s) holds in every preset."""
     scene: SceneConfig = field(default_factory=SceneConfig)
     """Hand, base and table."""
     sampler: Literal["uniform", "failure"] = "uniform"

@@ -25,7 +25,7 @@ from envs.shadow_grasp.env import ShadowGrasp
 from envs.shadow_grasp.targets import TargetGrasps, read_targets
 from envs.shadow_grasp.unidexgrasp import FEATURE_SIZE, unidexgrasp_config
 
-ENGINES = ("native", "mjx", "auto")
+ENGINES = ("native", "mjx", "physx", "auto")
 SAMPLERS = {"uniform": UniformSampler, "failure": FailureWeightedSampler}
 REFERENCE_PHYSICS = {"servo": "reference", "unidexgrasp": "unidexgrasp"}
 
@@ -41,8 +41,9 @@ def make(
 ) -> ShadowGrasp:
     """The environment with `num_envs` copies.
 
-    objects: see `dexjax.objects.select`. engine: `native`, `mjx`, or `auto` (`mjx` on GPU and TPU).
-    evaluation: reference physics, all convex pieces and episodes that start together. Raises
+    objects: see `dexjax.objects.select`. engine: `native`, `mjx`, `auto` (`mjx` on GPU and TPU), or
+    `physx` to evaluate in PhysX (`dexjax.parity.physx_engine`), on the hulls that PhysX keeps.
+    evaluation: physics of evaluations, all convex pieces and episodes that start together. Raises
     ConfigError for unknown engines and objects.
     """
     if engine not in ENGINES:
@@ -50,7 +51,9 @@ def make(
     if engine == "auto":
         engine = "native" if jax.default_backend() == "cpu" else "mjx"
     selection = select_objects(objects, sdf=engine == "mjx")
-    physics = physics_preset(REFERENCE_PHYSICS[config.variant] if evaluation else config.physics)
+    reference = REFERENCE_PHYSICS[config.variant]
+    name = (config.evaluation_physics or reference) if evaluation else config.physics
+    physics = physics_preset(name).in_period(physics_preset(reference).control_dt)
     simulator, questioned = _simulator(engine, selection.assets, config.scene, num_envs, physics)
     env = ShadowGrasp(
         config,
@@ -79,6 +82,12 @@ def _simulator(
     """The engine, and (name, reason) of objects that it represents badly."""
     if engine == "native":
         return NativeEngine(build_scene(assets, config), num_envs, physics), []
+    if engine == "physx":
+        from dexjax.parity.physx import cooked
+        from dexjax.parity.physx_engine import PhysxEngine
+
+        scene = build_scene([cooked(a) for a in assets], config)
+        return PhysxEngine(scene, num_envs, physics), []
     from dexjax.sim.mjx import MjxEngine  # imports MJX, which takes a second
     from dexjax.sim.mjx_scene import build_mjx_scene
 

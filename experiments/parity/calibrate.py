@@ -93,7 +93,7 @@ def main() -> None:
         )
 
     print(
-        f"\n{'contacts':34s} G4 G5  rest  creep | held   agree kappa     p  apart  force | "
+        f"\n{'contacts':34s} G4 G5  rest  creep | held   agree kappa     p  apart | "
         "window closing holding | converged agree kappa    p"
     )
     best: dict[str, tuple[tuple[float, float], str, PhysicsConfig]] = {}
@@ -108,7 +108,7 @@ def main() -> None:
         print(
             f"{name:34s} {_mark(r['G4'])} {_mark(r['G5'])} {r['G4 rest height']:5.2f} "
             f"{r['G5 creep']:6.2f} | {r['G8 held']:5.1f} {r['G8 agree']:6.1f} {r['G8 kappa']:5.2f} "
-            f"{r['G8 McNemar p']:6.3f} {r['G8 apart']:6.1f} {r['G8 force ratio']:6.2f} | "
+            f"{r['G8 McNemar p']:6.3f} {r['G8 apart']:6.1f} | "
             f"{r['G6 closing']:7.2f} {r['G6 holding']:7.2f}        | "
             f"{r['converged agree']:8.1f} {r['converged kappa']:9.2f} "
             f"{r['converged McNemar p']:6.3f}",
