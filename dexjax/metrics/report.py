@@ -135,10 +135,11 @@ def _pictures(result: Mapping[str, Any], episodes: Sequence[Episode]) -> str:
     """Best and worst objects, and one episode of each kind of failure."""
     if not episodes:
         return ""
-    rank: dict[str, int] = {}
+    rank: dict[str, float] = {}  # within its split: 0 the worst, 1 the best
     for summary in result["splits"].values():
-        for i, name in enumerate(summary.get("per_object", {})):
-            rank.setdefault(name, i)
+        names = list(summary.get("per_object", {}))
+        for i, name in enumerate(names):
+            rank.setdefault(name, i / max(len(names) - 1, 1))
     good = [e for e in episodes if e.good]
     bad = [e for e in episodes if not e.good]
     best = sorted(good, key=lambda e: -rank.get(e.object.name, 0))

@@ -34,6 +34,7 @@ def run(
     physics: tuple[str, ...] = ("physx", "physx_converged", "reference", "fast"),
     quick: bool = False,
     policy: Path | None = None,
+    objects: str | None = None,
 ) -> int:
     """Run the probes on an engine and on PhysX, judge by gates, write OUT/index.html and JSON.
 
@@ -47,10 +48,11 @@ def run(
         physics: Presets; gates are required of the first, the others stand beside it.
         quick: Few grasps and no verdict about them; a minute instead of several.
         policy: Run whose policy plays the closed-loop episodes; default: the scripted policy.
+        objects: Meshes to squeeze and lift too, as in dexjax.train --objects; adds G8m.
     """
     from dexjax.parity.run import run as run_probes
 
-    return run_probes(out, engine, reference, physics, quick, policy)
+    return run_probes(out, engine, reference, physics, quick, policy, objects)
 
 
 @app.command(name="plan")

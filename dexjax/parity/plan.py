@@ -19,13 +19,14 @@ import numpy as np
 from dexjax.core.errors import DataError
 from dexjax.objects.asset import ObjectAsset
 from dexjax.parity.probe import FRAME, Probe
+from dexjax.sim.followers import DAMPING, STIFFNESS
+from dexjax.sim.physics import LINK_DAMPING
 from dexjax.sim.scene import OBJECT_BODY, Scene
 
 FORMAT, VERSION = "dexjax.plan", 1
 WRENCH_BODY = "palm"
-# The release's tendons (UniDexGrasp, shadow_hand_grasp.py), and its link damping.
-_TENDON = {"limit_stiffness": 30.0, "damping": 0.1}
-_LINK_DAMPING = 100.0
+# The release's tendons (UniDexGrasp, shadow_hand_grasp.py).
+_TENDON = {"limit_stiffness": STIFFNESS, "damping": DAMPING}
 
 
 def write_plan(probes: Sequence[Probe], folder: str | Path) -> list[Path]:
@@ -61,7 +62,7 @@ def _write_probe(probe: Probe, folder: Path) -> Path:
         "key": probe.key(),
         "hand": _write_hand(scene, folder),
         "floating": free,
-        "link_damping": _LINK_DAMPING if free else 0.0,
+        "link_damping": LINK_DAMPING if free else 0.0,
         "tendon": _TENDON if probe.config.coupling == "tendon" else None,
         "dt": FRAME,
         "table_height": probe.config.table_height,

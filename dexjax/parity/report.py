@@ -21,6 +21,9 @@ _NOTES = {
     "G3": "The reference at half its step fails here by nature: how fast PhysX's damped base moves "
     "is a matter of its step (docs/parity.md).",
     "G6": "Not required: it shows how fast the simulators part after they were made equal.",
+    "G4": "No limit on the depth of the impact: in MuJoCo an object that falls 0.1 m sinks by "
+    "millimetres for an instant, PhysX's contacts act before they are touched.",
+    "G8m": "Meshes given with --objects; not required.",
     "G8": "Whole episodes in open loop; what is compared is only whether the object is held.",
     "G8b": "The same with UniDexGrasp's free base, soft gains and tendons.",
     "G9": "Not required. The policy sees what happens and can correct it, as on a task; success is "

@@ -24,6 +24,7 @@ from dexjax.core.errors import DataError
 from dexjax.core.folders import user_cache_dir
 from dexjax.core.runs import write_json
 from dexjax.core.safe_io import read_npz
+from dexjax.objects.select import select_objects
 from dexjax.parity import gates, grasps, probes
 from dexjax.parity.closed_loop import NAME, ClosedLoop, closed_loop, play, plays
 from dexjax.parity.engines import MjxSimulator, NativeSimulator
@@ -38,6 +39,7 @@ Engine = Literal["native", "mjx"]
 REQUIRED = ("G0", "G1", "G2", "G3", "G4", "G5", "G8", "G8b")
 CONVERGED = PhysxConfig(timestep=1 / 480, substeps=8, position_iterations=50, velocity_iterations=1)
 _SHIFT = 1e-3  # m
+_GIVEN_TRIALS = 144
 _EPISODES = {False: 416, True: 8}  # of G9, in full and quick: four for each object
 _CONVERGED = "physx converged"
 
@@ -80,14 +82,16 @@ def run(
     physics: tuple[str, ...],
     quick: bool,
     policy: Path | None = None,
+    objects: str | None = None,
 ) -> int:
     """Run everything, write JSON, plots and HTML below `out`; 1 if a required gate fails.
 
     reference: "physx", or a folder of traces that Isaac Gym recorded of our probes (`plan`).
-    policy: run whose policy plays in closed loop; None: the task's scripted one.
+    policy: run whose policy plays in closed loop; None: the task's scripted one. objects: meshes to
+    squeeze and lift too (gate G8m).
     """
     began = time.perf_counter()
-    results = measure(out, engine, reference, physics, quick, policy)
+    results = measure(out, engine, reference, physics, quick, policy, objects)
     from dexjax.parity.report import (
         write_report,
     )  # matplotlib: only when there is something to plot
@@ -107,9 +111,12 @@ def measure(
     physics: tuple[str, ...],
     quick: bool,
     policy: Path | None,
+    objects: str | None,
 ) -> Results:
     """Recordings and verdicts of all rows, recorded now or before."""
     cases = gate_probes(quick)
+    if objects:
+        cases["P6_given"] = given_meshes(objects, quick)
     loop = closed_loop(_EPISODES[quick], policy)
     rows = _rows(engine, physics, quick, list(cases.values()))
     truth = Row("physx", PhysxSimulator(), "SAPIEN, UniDexGrasp's settings", "reference")
@@ -144,7 +151,11 @@ def measure(
     episodes = {r.name: record(r, loop) for r in players}
     verdicts = {
         row.name: {
-            **{g.name: gates.judge(g, cases, truths, recordings[row.name]) for g in gates.GATES},
+            **{
+                g.name: gates.judge(g, cases, truths, recordings[row.name])
+                for g in gates.GATES
+                if set(g.probes) <= set(cases)
+            },
             gates.CLOSED_LOOP.name: gates.judge_episodes(
                 episodes.get(truth.name), episodes.get(row.name)
             ),
@@ -175,6 +186,13 @@ def gate_probes(
         grasps.squeeze_lift(half, trials, base="wrench"),
     ]
     return {p.name: p for p in cases}
+
+
+def given_meshes(objects: str, quick: bool) -> Probe:
+    """The grasps of G8 on other objects (see `dexjax.objects.select`), evenly."""
+    assets = select_objects(objects).assets
+    trials = len(assets) if quick else max(len(assets), _GIVEN_TRIALS)
+    return replace(grasps.squeeze_lift("gate", trials, objects=assets), name="P6_given")
 
 
 def _rows(engine: Engine, physics: tuple[str, ...], quick: bool, cases: list[Probe]) -> list[Row]:
@@ -304,6 +322,7 @@ def summarise(results: Results, engine: str, quick: bool, seconds: float) -> dic
                 },
             }
             for g in (*gates.GATES, gates.CLOSED_LOOP)
+            if g.name in next(iter(results.verdicts.values()))
         ],
     }  # fmt: skip
 

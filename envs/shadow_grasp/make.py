@@ -50,6 +50,11 @@ def make(
         raise unknown_name("engine", engine, ENGINES)
     if engine == "auto":
         engine = "native" if jax.default_backend() == "cpu" else "mjx"
+    if engine == "physx" and not evaluation:
+        raise ConfigError(
+            "engine physx is for evaluations (one thread, no GPU); train with native or mjx, then "
+            "python -m dexjax.evaluate RUN --engine physx"
+        )
     selection = select_objects(objects, sdf=engine == "mjx")
     reference = REFERENCE_PHYSICS[config.variant]
     name = (config.evaluation_physics or reference) if evaluation else config.physics

@@ -14,6 +14,7 @@ import functools
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -27,6 +28,18 @@ from dexjax.rl.env import Env
 from envs.shadow_grasp import spec
 
 PRESET = spec.presets["quick"]
+# Ours without what brax's PPO does not have: an own step size of the value function, bootstrapping
+# at the time limit, averaged weights, a pull of means into the action range.
+PLAIN = replace(
+    PRESET.ppo,
+    critic_learning_rate=None,
+    timeout_bootstrap=False,
+    average_decay=0.0,
+    bound_coef=0.0,
+    init_std=0.3,
+    lr_min=1e-5,
+    lr_max=1e-2,
+)
 
 
 def brax_policy(env: Env, test: Env, steps: int, seed: int = 0, evals: int = 2) -> Callable:
@@ -72,15 +85,16 @@ def brax_policy(env: Env, test: Env, steps: int, seed: int = 0, evals: int = 2) 
     return lambda obs: policy(obs["policy"], jax.random.key(0))[0]
 
 
-def our_policy(env: Env, steps: int, seed: int = 0) -> Callable:
+def our_policy(env: Env, cfg: ppo.PPOConfig, steps: int, seed: int = 0) -> Callable:
     """Trains with `dexjax.rl.ppo` for as many steps; obs groups -> actions, deterministic."""
-    cfg = PRESET.ppo
     program = devices.Program(env, cfg, seed)
     state = program.init()
     each = env.num_envs * cfg.rollout_length
     for i in range(-(-steps // each)):
         state, _ = program.update(state, i * each / steps)
-    params = {**state.params, "actor": state.average_actor}
+    params = state.params
+    if cfg.average_decay:
+        params = {**params, "actor": state.average_actor}
     return lambda obs: ppo.policy_mean(cfg, params, state.normalizer, obs)
 
 
@@ -119,8 +133,10 @@ def compare(steps: int, num_envs: int, objects: str, episodes: int, seed: int) -
     env = make(num_envs=num_envs, seed=seed)
     zero = lambda obs: jax.numpy.zeros((len(obs["policy"]), env.action_size))  # noqa: E731
     out["scripted base"] = success(test, zero)
-    out["dexjax"] = success(test, our_policy(env, steps, seed))
-    out["dexjax"]["seconds"] = time.monotonic() - began
+    for name, cfg in (("dexjax", PRESET.ppo), ("dexjax, plain", PLAIN)):
+        out[name] = success(test, our_policy(env, cfg, steps, seed))
+        out[name]["seconds"] = time.monotonic() - began
+        began = time.monotonic()
     began = time.monotonic()
     out["brax"] = success(test, brax_policy(env, test, steps, seed))
     out["brax"]["seconds"] = time.monotonic() - began

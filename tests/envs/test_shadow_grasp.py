@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from dexjax.core.errors import ConfigError
+from dexjax.sim.physics import PHYSICS
+from envs.shadow_grasp import spec
 from envs.shadow_grasp.config import ResetConfig
 from envs.shadow_grasp.observation import GROUPS, row_slices
 
@@ -307,3 +310,24 @@ def test_a_million_random_steps_let_no_nan_escape(make_env):
     assert bool(carry[0].sim.finite.all())
     # One in ten thousand would disturb training; the count is reported in docs/benchmarks.md.
     assert diverged < num * length / 1e4
+
+
+def test_control_period_belongs_to_the_task():
+    """Every preset fills 1/30 s, or 1/60 s for `unidexgrasp`; one that cannot is refused."""
+    for preset, period in (("quick", 1 / 30), ("unidexgrasp", 1 / 60)):
+        task = spec.presets[preset].env
+        for name in PHYSICS:
+            made = {
+                "training": replace(task, physics=name),
+                "evaluation": replace(task, evaluation_physics=name),
+            }
+            for use, config in made.items():
+                env = spec.make(
+                    config, num_envs=1, objects="builtin:seen:box_000", evaluation=use != "training"
+                )
+                steps = env.engine.physics
+                assert env.control_dt == pytest.approx(period), (preset, name, use)
+                assert steps.substeps * steps.timestep == pytest.approx(period)
+                assert steps.impratio == PHYSICS[name].impratio
+    with pytest.raises(ConfigError, match="does not consist of whole steps"):
+        PHYSICS["fast"].in_period(1 / 100)

@@ -150,3 +150,10 @@ def test_evaluation_in_physx(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert "own physics" in capsys.readouterr().err
     assert main([*arguments, "--physics", "slow"]) == 2
     assert "slow" in capsys.readouterr().err
+
+
+def test_training_in_physx_is_refused() -> None:
+    from envs.shadow_grasp import spec
+
+    with pytest.raises(ConfigError, match="dexjax.evaluate RUN --engine physx"):
+        spec.make(spec.presets["quick"].env, num_envs=2, engine="physx")
