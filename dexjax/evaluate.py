@@ -1,13 +1,13 @@
 """Measure a policy: `python -m dexjax.evaluate RUN`, or `--agent scripted` without any run.
 
-Deterministic episodes in reference physics, spread evenly over the objects; tables on screen,
-numbers in JSON, pictures of some episodes beside it. The same seed gives the same numbers.
+Deterministic episodes, in reference physics unless told otherwise, spread evenly over the objects;
+tables on screen, numbers in JSON, pictures of some episodes beside it. The same seed gives the same
+numbers.
 """
 
 from __future__ import annotations
 
 import collections
-import math
 import re
 import shlex
 import sys
@@ -27,7 +27,7 @@ from dexjax.core import checkpoint as checkpoints
 from dexjax.core import runs
 from dexjax.core.compilation import use_cache
 from dexjax.core.config import to_plain
-from dexjax.core.errors import ConfigError, DataError, DexjaxError
+from dexjax.core.errors import ConfigError, DexjaxError
 from dexjax.metrics.episodes import (
     OBJECT_QPOS,
     SUFFIX,
@@ -41,18 +41,24 @@ from dexjax.metrics.replay import choose_episodes, write_pictures
 from dexjax.metrics.report import write_report
 from dexjax.metrics.statistics import outcomes, per_object, summarise
 from dexjax.metrics.tables import category_table, markdown_table, object_table, split_table
-from dexjax.rl import ppo
-from dexjax.rl.env import Env, EnvState
+from dexjax.rl.env import Env
+from dexjax.rl.episodes import (
+    OUTCOME_NUMBERS,
+    Agent,
+    batch_size,
+    check_fits,
+    plan,
+    policy_agent,
+    run_episodes,
+    simple_agent,
+)
 from dexjax.rl.registry import EnvSpec, find_env, find_preset
-from dexjax.rl.trained import Policy, load_policy, read_settings
+from dexjax.rl.trained import load_policy, read_settings
 
 EPISODES = 512
-_ENVS_PER_BATCH = 512
 _PICTURED = 6  # episodes in the pictures, all splits together
 _RECORDED = 24  # episodes in the file of recorded ones, all splits together
 _WORST = 8  # objects per split in the table on screen
-
-OUTCOME_NUMBERS = ("return", "length", "object_id")  # of an episode; all else is an outcome, 0 or 1
 
 AgentName = Literal["zero", "random", "scripted"]
 
@@ -89,16 +95,6 @@ class Command:
     """Draw some episodes."""
     compile_cache: bool = True
     """Keep compiled programs in the user's cache folder."""
-
-
-@dataclass(frozen=True)
-class Agent:
-    """Something that acts: act(params, state, key) -> (B, A)."""
-
-    name: str
-    act: Callable[[Any, EnvState, jax.Array], jax.Array]
-    params: Any = None
-    other_seeds: tuple[Any, ...] = ()  # further params, of a run with several seeds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -228,52 +224,6 @@ def _in_physics(task: Any, engine: str | None, physics: str | None) -> Any:
     return replace(task, evaluation_physics=physics)
 
 
-def simple_agent(name: str, env: Env) -> Agent:
-    """The agent `zero`, `random` or `scripted`. ConfigError if the environment has no script."""
-
-    # Of a residual task, what the agent does replaces the base policy too.
-    whole = getattr(env, "learned_action", lambda state, wanted: wanted)
-
-    def zero(_: Any, state: EnvState, key: jax.Array) -> jax.Array:
-        return whole(state, jnp.zeros((env.num_envs, env.action_size)))
-
-    def random(_: Any, state: EnvState, key: jax.Array) -> jax.Array:
-        shape = (env.num_envs, env.action_size)
-        return whole(state, jax.random.uniform(key, shape, minval=-1, maxval=1))
-
-    def scripted(_: Any, state: EnvState, key: jax.Array) -> jax.Array:
-        return whole(state, env.scripted_action(state))  # type: ignore[attr-defined]
-
-    if name == "scripted" and not hasattr(env, "scripted_action"):
-        raise ConfigError("--agent scripted: this environment has no scripted policy; use zero")
-    return Agent(name, {"zero": zero, "random": random, "scripted": scripted}[name])
-
-
-def policy_agent(policy: Policy) -> Agent:
-    """The mean action of a trained policy."""
-
-    def act(params: Any, state: EnvState, key: jax.Array) -> jax.Array:
-        return ppo.policy_mean(policy.cfg, params["params"], params["normalizer"], state.obs)
-
-    return Agent("policy", act, {"params": policy.params, "normalizer": policy.normalizer})
-
-
-def check_fits(policy: Policy, env: Env) -> None:
-    """Raise DataError if the policy was trained for another hand or other observations."""
-    here = {
-        "hand": getattr(env, "hand", None),
-        "observation_sizes": dict(env.observation_sizes),
-        "action_size": env.action_size,
-    }
-    for field, value in here.items():
-        if policy.metadata["env"].get(field) != value:
-            raise DataError(
-                f"checkpoint {policy.checkpoint}: env.{field} is "
-                f"{policy.metadata['env'].get(field)!r}, but the environment now has {value!r}; "
-                "evaluate it with the version of dexjax that trained it"
-            )
-
-
 def _stem(
     objects: Sequence[str] | None, engine: str | None = None, physics: str | None = None
 ) -> str:
@@ -287,51 +237,6 @@ def _stem(
 
 
 # --- episodes ------------------------------------------------------------------------------------
-
-
-def batch_size(episodes: int) -> int:
-    """Environments simulated together: `episodes` in equal batches of at most 512."""
-    return math.ceil(episodes / math.ceil(episodes / _ENVS_PER_BATCH))
-
-
-def plan(num_objects: int, num_envs: int, episodes: int) -> np.ndarray:
-    """Object ids (batches, num_envs): at least `episodes` and one per object, evenly spread."""
-    batches = math.ceil(max(episodes, num_objects) / num_envs)
-    return (np.arange(batches * num_envs) % num_objects).reshape(batches, num_envs)
-
-
-def run_episodes(
-    env: Env, agent: Agent, key: jax.Array, object_id: jax.Array | None
-) -> tuple[dict[str, jax.Array], Any]:
-    """One episode in each environment: its results (B,) and what was recorded, each (T, B, ...).
-
-    Row t of the recording is the state in which action t was chosen, and the reward terms of that
-    action. None for an environment without a `scene`.
-    """
-    key_reset, key_act = jax.random.split(key)
-    state = env.reset(key_reset) if object_id is None else env.reset(key_reset, object_id)  # type: ignore[call-arg]
-    over = jnp.zeros(env.num_envs, bool)
-
-    def step(carry: tuple[EnvState, Any, jax.Array], key: jax.Array) -> tuple[Any, Any]:
-        state, results, over = carry
-        after = env.step(state, agent.act(agent.params, state, key))
-        ends = after.done & ~over
-        results = jax.tree.map(lambda new, old: jnp.where(ends, new, old), after.episode, results)
-        return (after, results, over | ends), _record(env, state, after)
-
-    keys = jax.random.split(key_act, env.episode_length)
-    (_, results, _), recorded = jax.lax.scan(step, (state, state.episode, over), keys)
-    return results, recorded
-
-
-def _record(env: Env, state: EnvState, after: EnvState) -> Any:
-    if not hasattr(env, "scene"):
-        return None
-    sim = state.sim
-    goal = {"goal": env.goal(state)} if hasattr(env, "goal") else {}
-    forces = {"finger_force": sim.finger_force, "table_force": sim.table_force}
-    success = {k: v for k, v in after.episode.items() if k.startswith("success_")}
-    return {"qpos": sim.qpos, "terms": after.terms, "success": success, **forces, **goal}
 
 
 def _evaluate_split(

@@ -18,7 +18,7 @@ import numpy as np
 
 import dexjax
 from dexjax.core.config import from_plain, to_plain
-from dexjax.core.errors import DataError
+from dexjax.core.errors import DataError, DexjaxError
 from dexjax.core.safe_io import read_npz
 from dexjax.hands import load_hand
 from dexjax.objects.asset import ObjectAsset
@@ -275,7 +275,10 @@ def _decode(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> l
             ObjectReference(entry["name"], entry["category"], entry["source"], bounds, own)
         )
     episodes = []
-    hand = load_hand(scene.hand)
+    try:
+        hand = load_hand(scene.hand)
+    except DexjaxError as error:
+        raise DataError(f"{path}: meta.scene.hand: {error}") from error
     base = 6 if scene.base == "servo" else 7
     sizes = {"nq": base + len(hand.joint_names) + 7, "fingers": len(hand.finger_names)}
     _check_shapes(path, arrays, sizes)

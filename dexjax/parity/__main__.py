@@ -46,7 +46,7 @@ def run(
         reference: What to compare with: physx (PhysX 5 through SAPIEN), or a folder of traces that
             Isaac Gym recorded of a plan.
         physics: Presets; gates are required of the first, the others stand beside it.
-        quick: Few grasps and no verdict about them; a minute instead of several.
+        quick: Few grasps and episodes and no verdict about them; a minute instead of ten.
         policy: Run whose policy plays the closed-loop episodes; default: the scripted policy.
         objects: Meshes to squeeze and lift too, as in dexjax.train --objects; adds G8m.
     """

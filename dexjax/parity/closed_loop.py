@@ -1,7 +1,8 @@
 """Closed-loop episodes: one policy from the same starts in each simulator (gate G9).
 
-What differs between two rows is the physics alone: same task, observations, starts, and the convex
-hulls that PhysX keeps.
+Two rows have the same task, starts and convex hulls, those that PhysX keeps, and differ in physics;
+besides, PhysX's contact forces lack friction, which the policy may observe, and `mjx` has distance
+grids of the meshes instead of hulls.
 """
 
 from __future__ import annotations
@@ -9,20 +10,22 @@ from __future__ import annotations
 import copy
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 
 from dexjax.core.errors import ConfigError
-from dexjax.evaluate import Agent, check_fits, plan, policy_agent, run_episodes, simple_agent
 from dexjax.objects.build import with_sdf
 from dexjax.parity.engines import MjxSimulator, NativeSimulator
 from dexjax.parity.physx import PhysxSimulator
 from dexjax.parity.physx_engine import PhysxEngine
 from dexjax.parity.probe import Recording, Simulator
+from dexjax.rl.episodes import Agent, check_fits, plan, policy_agent, run_episodes, simple_agent
 from dexjax.rl.registry import find_env, find_preset
 from dexjax.rl.trained import load_policy, read_settings
 from dexjax.sim.native import NativeEngine
@@ -41,33 +44,40 @@ class ClosedLoop:
     about: str
     seed: int = 0
 
+    @cached_property
     def key(self) -> str:
-        """Digest of task, objects, policy and the code that turns states into actions."""
-        here = Path(__file__).parents[2]
-        files = [Path(__file__), here / "dexjax" / "evaluate.py", here / "dexjax" / "parity"]
-        files += [here / "envs" / "shadow_grasp", here / "dexjax" / "rl"]
-        digest = hashlib.sha256(repr((self.env.cfg, self.about, self.seed)).encode())
-        for path in files:
-            for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-                digest.update(file.read_bytes())
-        for array in (self.object_id, *jax.tree.leaves(self.agent.params)):
+        """Digest of model, objects, starts and policy, and of the code that plays them."""
+        env, digest = self.env, hashlib.sha256(repr((self.env.cfg, self.seed)).encode())
+        model = np.zeros(mujoco.mj_sizeModel(env.scene.model), np.uint8)
+        mujoco.mj_saveModel(env.scene.model, None, model)
+        digest.update(model.tobytes())
+        # The starts hold what was drawn, observed and looked up for each episode.
+        start = jax.jit(env.reset)(jax.random.key(self.seed), jnp.asarray(self.object_id))
+        frozen = env.base_policy.params if env.base_policy else ()
+        parts = (start.replace(key=()), env.scene.object_fields, self.agent.params, frozen)
+        for array in jax.tree.leaves(parts):
             digest.update(np.asarray(array).tobytes())
-        for asset in self.env.assets:
-            digest.update(asset.name.encode() + asset.vertices.tobytes())
+        package = Path(__file__).parents[2]
+        task = sorted((package / "envs" / "shadow_grasp").glob("*.py"))
+        played = [Path(__file__), Path(__file__).with_name("physx_engine.py")]
+        for file in (*task, *played, package / "dexjax" / "rl" / "episodes.py"):
+            digest.update(file.read_bytes())
         return digest.hexdigest()
 
 
-def closed_loop(
-    episodes: int, run: Path | None = None, objects: str = "builtin:seen", seed: int = 0
-) -> ClosedLoop:
-    """Episodes of a run's policy (its mean action), or of `shadow_grasp`'s scripted policy, spread
-    evenly over the objects. Raises ConfigError for runs of other environments."""
+def closed_loop(episodes: int, run: Path | None = None, seed: int = 0) -> ClosedLoop:
+    """Episodes of a run's policy (its mean action; seed 0 of several) on the objects it was trained
+    on, or of `shadow_grasp`'s scripted policy on the built-in ones, spread evenly over the objects.
+
+    Raises ConfigError for runs of other environments.
+    """
     if run is None:
         spec = find_env("shadow_grasp")
-        task = find_preset(spec, "quick").env
+        preset = find_preset(spec, "quick")
+        task, objects = preset.env, preset.train.objects
     else:
         spec, settings = read_settings(run)
-        task = settings.task
+        task, objects = settings.task, settings.train.objects
         if settings.env != "shadow_grasp":
             raise ConfigError(f"{run}: closed-loop episodes need a run of shadow_grasp")
     env: Any = spec.make(
@@ -81,11 +91,6 @@ def closed_loop(
         agent, about = policy_agent(policy), f"the policy {policy.checkpoint}"
     ids = plan(len(env.objects), episodes, episodes)[0]
     return ClosedLoop(env, agent, ids, f"{about} on {objects}", seed)
-
-
-def plays(simulator: Simulator) -> bool:
-    """Whether a simulator can run a policy; a recording cannot."""
-    return isinstance(simulator, PhysxSimulator | NativeSimulator | MjxSimulator)
 
 
 def play(case: ClosedLoop, simulator: Simulator) -> Recording:

@@ -27,7 +27,8 @@ _NOTES = {
     "G8": "Whole episodes in open loop; what is compared is only whether the object is held.",
     "G8b": "The same with UniDexGrasp's free base, soft gains and tendons.",
     "G9": "Not required. The policy sees what happens and can correct it, as on a task; success is "
-    "that of the task at any step. Not run with shifted starts nor with converged PhysX.",
+    "that of the task at any step. The contact forces that it may observe lack friction in PhysX. "
+    "Not run with shifted starts nor with converged PhysX.",
 }
 
 

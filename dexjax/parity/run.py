@@ -20,13 +20,13 @@ from typing import Any, Literal
 import numpy as np
 
 import dexjax
-from dexjax.core.errors import DataError
+from dexjax.core.errors import ConfigError, DataError
 from dexjax.core.folders import user_cache_dir
 from dexjax.core.runs import write_json
 from dexjax.core.safe_io import read_npz
 from dexjax.objects.select import select_objects
 from dexjax.parity import gates, grasps, probes
-from dexjax.parity.closed_loop import NAME, ClosedLoop, closed_loop, play, plays
+from dexjax.parity.closed_loop import NAME, ClosedLoop, closed_loop, play
 from dexjax.parity.engines import MjxSimulator, NativeSimulator
 from dexjax.parity.physx import PhysxConfig, PhysxSimulator
 from dexjax.parity.probe import Probe, Recording, Simulator
@@ -114,19 +114,26 @@ def measure(
     objects: str | None,
 ) -> Results:
     """Recordings and verdicts of all rows, recorded now or before."""
+    if not physics:
+        raise ConfigError("--physics: name at least one preset; the gates judge the first")
+    if reference != "physx" and (objects or policy):
+        raise ConfigError(
+            "--objects, --policy: a recorded reference has only the probes of `plan`; leave them "
+            "away"
+        )
     cases = gate_probes(quick)
     if objects:
         cases["P6_given"] = given_meshes(objects, quick)
-    loop = closed_loop(_EPISODES[quick], policy)
     rows = _rows(engine, physics, quick, list(cases.values()))
     truth = Row("physx", PhysxSimulator(), "SAPIEN, UniDexGrasp's settings", "reference")
     if reference != "physx":
         rows.append(replace(truth, role="other"))
         truth = Row("isaac", RecordedSimulator(reference), str(reference), "reference")
     # No episodes from shifted starts, which the task draws itself; with converged PhysX they would
-    # take as long as all else together.
-    players = [r for r in (truth, *rows) if plays(r.simulator) and not r.shift]
-    players = [r for r in players if r.name != _CONVERGED]
+    # take as long as all else together; and recordings play no policy.
+    players = [r for r in (truth, *rows) if not r.shift and r.name != _CONVERGED]
+    loop = closed_loop(_EPISODES[quick], policy) if reference == "physx" else None
+    players = players if loop else []
     total, done = (len(rows) + 1) * (len(cases) + 1) + len(players), 0
 
     def record(row: Row, probe: Probe | ClosedLoop) -> Recording:
@@ -148,23 +155,22 @@ def measure(
         truths["P6_windows"] = grasps.window_recording(grasp, truths["P6"])
         done += 1
     recordings = {row.name: {n: record(row, p) for n, p in cases.items()} for row in rows}
-    episodes = {r.name: record(r, loop) for r in players}
+    episodes = {r.name: record(r, loop) for r in players if loop}
     verdicts = {
         row.name: {
-            **{
-                g.name: gates.judge(g, cases, truths, recordings[row.name])
-                for g in gates.GATES
-                if set(g.probes) <= set(cases)
-            },
-            gates.CLOSED_LOOP.name: gates.judge_episodes(
-                episodes.get(truth.name), episodes.get(row.name)
-            ),
+            g.name: gates.judge(g, cases, truths, recordings[row.name])
+            for g in gates.GATES
+            if set(g.probes) <= set(cases)
         }
         for row in rows
     }
+    for row in rows if loop else ():
+        verdict = gates.judge_episodes(episodes.get(truth.name), episodes.get(row.name))
+        verdicts[row.name][gates.CLOSED_LOOP.name] = verdict
     settings = {r.name: r.simulator.settings() for r in (truth, *rows)}
+    about = loop.about if loop else ""
     return Results(
-        truth.name, tuple(rows), cases, truths, recordings, episodes, loop.about, verdicts, settings
+        truth.name, tuple(rows), cases, truths, recordings, episodes, about, verdicts, settings
     )
 
 
@@ -235,7 +241,7 @@ def recorded(out: Path, row: Row, probe: Probe | ClosedLoop) -> tuple[Recording,
     """The recording of a probe, or of episodes, and whether it was there already."""
     if isinstance(probe, ClosedLoop):
         loop = probe
-        return _kept(out, row, NAME, loop.key(), lambda: play(loop, row.simulator))
+        return _kept(out, row, NAME, loop.key, lambda: play(loop, row.simulator))
     probe = _shifted(probe, row.shift)
     if isinstance(row.simulator, RecordedSimulator):
         return row.simulator.run(probe), True

@@ -149,7 +149,7 @@ _PHYSX = replace(
     hard_limits=True,
 )
 PHYSICS = {
-    # What every reported number is measured in.
+    # What numbers are measured in unless another preset is named beside them.
     "reference": REFERENCE,
     # For training only: half as many, longer steps, the same friction. The scripted policy holds as
     # often as in the reference, which it does not with a pyramidal cone (docs/decisions.md).

@@ -66,6 +66,7 @@ def _follow(
     wrong, and the time step. The wrench base's wrench is not dumped; it and its drag are left out.
     """
     physics = physics_preset(getattr(task, "physics", "reference"))
+    physics = physics.in_period(getattr(task, "control_dt", physics.control_dt))
     one_way = followers(model) if physics.tendon == "physx" and model.ntendon else None
     physics.apply(model)
     data = mujoco.MjData(model)

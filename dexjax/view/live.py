@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dexjax.core.errors import DataError
-from dexjax.evaluate import OUTCOME_NUMBERS, check_fits, policy_agent
 from dexjax.metrics.episodes import Episode, ObjectReference, with_contacts
+from dexjax.rl.episodes import OUTCOME_NUMBERS, check_fits, policy_agent
 from dexjax.rl.trained import load_policy, read_settings
 from dexjax.view.episodes import EpisodePlayer
 from dexjax.view.text import plain

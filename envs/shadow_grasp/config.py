@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dexjax.sim.physics import physics_preset
 from dexjax.sim.scene import SceneConfig
 
 
@@ -140,3 +141,13 @@ class ShadowGraspConfig:
     """Initial states."""
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
     """Which release of UniDexGrasp's task, where `variant` is unidexgrasp."""
+
+    @property
+    def reference_physics(self) -> str:
+        """Physics preset of evaluations where none is chosen."""
+        return "reference" if self.variant == "servo" else "unidexgrasp"
+
+    @property
+    def control_dt(self) -> float:
+        """Seconds of a control step, in every physics preset."""
+        return physics_preset(self.reference_physics).control_dt

@@ -27,7 +27,6 @@ from envs.shadow_grasp.unidexgrasp import FEATURE_SIZE, unidexgrasp_config
 
 ENGINES = ("native", "mjx", "physx", "auto")
 SAMPLERS = {"uniform": UniformSampler, "failure": FailureWeightedSampler}
-REFERENCE_PHYSICS = {"servo": "reference", "unidexgrasp": "unidexgrasp"}
 
 
 def make(
@@ -56,9 +55,12 @@ def make(
             "python -m dexjax.evaluate RUN --engine physx"
         )
     selection = select_objects(objects, sdf=engine == "mjx")
-    reference = REFERENCE_PHYSICS[config.variant]
-    name = (config.evaluation_physics or reference) if evaluation else config.physics
-    physics = physics_preset(name).in_period(physics_preset(reference).control_dt)
+    # Both, so that a name that is wrong is found before the training and not after it.
+    training, measuring = (
+        physics_preset(name).in_period(config.control_dt)
+        for name in (config.physics, config.evaluation_physics or config.reference_physics)
+    )
+    physics = measuring if evaluation else training
     simulator, questioned = _simulator(engine, selection.assets, config.scene, num_envs, physics)
     env = ShadowGrasp(
         config,

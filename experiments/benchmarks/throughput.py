@@ -70,8 +70,8 @@ def measure(args: argparse.Namespace, name: str, num: int, objects: str) -> dict
     """All stages of engine `name` with `num` environments: one row of the table."""
     load_before = os.getloadavg()
     assets = select(objects, sdf=name == "mjx")
-    physics = physics_preset(args.physics)
     preset = spec.presets["quick"]
+    physics = physics_preset(args.physics).in_period(preset.env.control_dt)
     engine: Any
     if name == "native":
         engine = NativeEngine(

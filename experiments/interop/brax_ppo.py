@@ -29,7 +29,8 @@ from envs.shadow_grasp import spec
 
 PRESET = spec.presets["quick"]
 # Ours without what brax's PPO does not have: an own step size of the value function, bootstrapping
-# at the time limit, averaged weights, a pull of means into the action range.
+# at the time limit, averaged weights, a pull of means into the action range; noise and bounds of
+# the step size as there.
 PLAIN = replace(
     PRESET.ppo,
     critic_learning_rate=None,
@@ -129,14 +130,14 @@ def compare(steps: int, num_envs: int, objects: str, episodes: int, seed: int) -
     """Success of both trainers after about `steps` steps, and of the base policy alone."""
     make = functools.partial(spec.make, PRESET.env, objects=objects)
     test = make(num_envs=episodes, seed=1, evaluation=True)
-    began, out = time.monotonic(), {}
+    out = {}
     env = make(num_envs=num_envs, seed=seed)
     zero = lambda obs: jax.numpy.zeros((len(obs["policy"]), env.action_size))  # noqa: E731
     out["scripted base"] = success(test, zero)
     for name, cfg in (("dexjax", PRESET.ppo), ("dexjax, plain", PLAIN)):
+        began = time.monotonic()
         out[name] = success(test, our_policy(env, cfg, steps, seed))
         out[name]["seconds"] = time.monotonic() - began
-        began = time.monotonic()
     began = time.monotonic()
     out["brax"] = success(test, brax_policy(env, test, steps, seed))
     out["brax"]["seconds"] = time.monotonic() - began

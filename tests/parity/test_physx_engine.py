@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from dexjax.parity.physx import PhysxSimulator, why_unavailable
 from dexjax.parity.physx_engine import PhysxEngine
 from dexjax.parity.probe import FRAME, Probe
 from dexjax.sim.physics import REFERENCE, PhysicsConfig
-from dexjax.sim.types import Control, SimState
+from dexjax.sim.types import Control
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 
@@ -29,21 +30,14 @@ FRAMES = REFERENCE.in_period(FRAME)
 
 @pytest.fixture(scope="module")
 def probe() -> Probe:
-    """Grasps given in float32, as an engine is told them."""
-    made = grasps.squeeze_lift("gate", 12)
+    return grasps_in_float32("servo")
+
+
+def grasps_in_float32(base: Literal["servo", "wrench"]) -> Probe:
+    """Grasps of the gates G8 and G8b, as an engine is told them."""
+    made = grasps.squeeze_lift("gate", 12, base=base)
     names = ("qpos", "qvel", "object_params", "ctrl", "wrench")
     return replace(made, **{k: np.float32(getattr(made, k)).astype(float) for k in names})
-
-
-@pytest.fixture(scope="module")
-def played(probe: Probe) -> tuple[PhysxEngine, list[SimState]]:
-    """The probe's grasps through the engine, one state per frame."""
-    engine = PhysxEngine(probe.scene, probe.num_trials, FRAMES)
-    state = engine.init(*start(probe))
-    step, states = jax.jit(engine.step), [state]
-    for k in range(probe.num_frames):
-        states.append(step(states[-1], control(probe, k)))
-    return engine, states
 
 
 def start(probe: Probe) -> tuple[jax.Array, ...]:
@@ -55,10 +49,15 @@ def control(probe: Probe, frame: int) -> Control:
     return Control(*(jnp.asarray(x[frame], jnp.float32) for x in (probe.ctrl, probe.wrench)))
 
 
-def test_is_the_reference_of_the_probes(probe: Probe, played: tuple) -> None:
+@pytest.mark.parametrize("base", ["servo", "wrench"])
+def test_is_the_reference_of_the_probes(base: Literal["servo", "wrench"]) -> None:
     """Open loop, whole grasps with lifting: bit by bit what the probes' reference does."""
+    probe = grasps_in_float32(base)
     truth = PhysxSimulator().run(probe)
-    _, states = played
+    engine = PhysxEngine(probe.scene, probe.num_trials, FRAMES)
+    step, states = jax.jit(engine.step), [engine.init(*start(probe))]
+    for k in range(probe.num_frames):
+        states.append(step(states[-1], control(probe, k)))
     for name in ("qpos", "qvel", "finger_force", "table_force"):
         found = np.stack([np.asarray(getattr(s, name)) for s in states])
         np.testing.assert_array_equal(found[1:], truth[name][1:], err_msg=name)

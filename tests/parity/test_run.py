@@ -56,8 +56,21 @@ def test_physx_preset_passes_and_resumes(folder: Path, capsys: pytest.CaptureFix
 
 def test_uncalibrated_physics_fails(folder: Path, capsys: pytest.CaptureFixture) -> None:
     """Before calibration joint steps and the tendon are off by far, so the exit code is 1."""
-    assert run(folder, "reference") == 1
+    assert run(folder, "reference", "--objects", "builtin:seen:can_000") == 1
     assert "required gates failed: G1, G2" in capsys.readouterr().out
+    summary = json.loads((folder / "out" / "parity.json").read_text())
+    given = next(g for g in summary["gates"] if g["name"] == "G8m")
+    assert given["rows"]["native reference"]["figures"]["trials"] == 1
+
+
+def test_what_cannot_be_asked_is_said(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(folder) == 2
+    assert "--physics: name at least one" in capsys.readouterr().err
+    arguments = ["run", "--out", str(folder / "out"), "--reference", str(folder)]
+    assert main([*arguments, "--objects", "builtin:seen:can_000"]) == 2
+    assert "leave them away" in capsys.readouterr().err
+    assert main(["run", "--out", str(folder / "out"), "--policy", str(folder)]) == 2
+    assert "config.json" in capsys.readouterr().err
 
 
 @pytest.mark.slow

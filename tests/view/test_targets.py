@@ -200,7 +200,7 @@ def test_divergences_are_followed_with_the_law_of_their_physics():
     from dexjax.sim.types import Control
     from dexjax.view.divergence import _follow
 
-    physics = physics_preset("physx")
+    physics = physics_preset("physx").in_period(1 / 30)  # 8 steps
     scene = build_scene([builtin_asset("box", 0)], SceneConfig(coupling="tendon"))
     model = scene.model
     qpos, qvel, ctrl = np.zeros(model.nq), np.zeros(model.nv), np.zeros(model.nu)
@@ -211,7 +211,7 @@ def test_divergences_are_followed_with_the_law_of_their_physics():
     state = engine.init(*rows, jnp.ones((1, 2)))
     state = engine.step(state, Control(jnp.zeros((1, model.nu)), jnp.zeros((1, 6))))
 
-    task = SimpleNamespace(physics="physx")
+    task = SimpleNamespace(physics="physx", control_dt=1 / 30)
     path, _, _ = _follow(model.__copy__(), task, qpos, qvel, ctrl)
     assert path[-1, last] > 0.01  # it was pulled after its leader
     np.testing.assert_allclose(path[-1], state.qpos[0], atol=1e-5)  # the engine's float32
