@@ -151,8 +151,8 @@ _PHYSX = replace(
 PHYSICS = {
     # What numbers are measured in unless another preset is named beside them.
     "reference": REFERENCE,
-    # For training only: half as many, longer steps, the same friction. The scripted policy holds as
-    # often as in the reference, which it does not with a pyramidal cone (docs/decisions.md).
+    # For training only: half as many, longer steps, the same friction. For the scripted policy it
+    # is easier than the reference; a pyramidal cone is harder (docs/decisions.md).
     "fast": replace(REFERENCE, timestep=1 / 60, substeps=2),
     # UniDexGrasp's 60 Hz control with two substeps.
     "unidexgrasp": replace(REFERENCE, substeps=2),
