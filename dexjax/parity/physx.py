@@ -174,6 +174,8 @@ class World:
             self._links[b].entity.per_scene_id: int(f)
             for b, f in zip(scene.body_ids[:-1], scene.hand.body_finger, strict=True)
         }
+        # A copy of its own takes megabytes; from here on only the layout is read, which all share.
+        self.model = scene.model
 
     # --- building ---------------------------------------------------------------------------
 

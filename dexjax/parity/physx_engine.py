@@ -49,6 +49,18 @@ class PhysxEngine(NativeEngine):
         model = scene.model
         self._left = np.full((num_envs, model.nq + model.nv), np.nan, np.float32)
 
+    def _host_forward(
+        self,
+        mask: np.ndarray,
+        object_id: np.ndarray,
+        params: np.ndarray,
+        qpos: np.ndarray,
+        qvel: np.ndarray,
+    ) -> tuple[np.ndarray, ...]:
+        for i in map(int, np.flatnonzero(mask)):
+            self._worlds[i] = None  # a scene takes megabytes, and this one has ended
+        return super()._host_forward(mask, object_id, params, qpos, qvel)
+
     def _host_step(
         self,
         object_id: np.ndarray,
