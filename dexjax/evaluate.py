@@ -228,7 +228,9 @@ def _stem(
     objects: Sequence[str] | None, engine: str | None = None, physics: str | None = None
 ) -> str:
     """Name of the files of an evaluation on chosen objects, or on the default ones."""
-    start = "_".join(filter(None, ("evaluation", engine, physics)))
+    start = "evaluation"
+    start += f"_engine_{engine}" if engine else ""
+    start += f"_physics_{physics}" if physics else ""
     if not objects:
         return start
     text = " ".join(objects)

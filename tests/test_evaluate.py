@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, replace
 
@@ -296,3 +297,11 @@ def test_scripted_grasps_of_two_objects(tmp_path):
         expected = idle["per_object"][episode.object.name]["return"]["mean"]
         assert total == pytest.approx(expected, rel=1e-4, abs=1e-4)
         assert episode.ending == "missed" and len(episode.qpos) == 90
+
+
+def test_other_evaluations_of_a_run_have_files_of_their_own():
+    """PhysX as engine and the preset of that name are two; none of them is the run's own."""
+    asked = itertools.product((None, ["a"], ["a", "b"]), (None, "physx"), (None, "physx", "fast"))
+    names = [evaluate._stem(*one) for one in asked]
+    assert len(set(names)) == len(names) == 18 and names[0] == "evaluation"
+    assert "evaluation_engine_physx" in names and "evaluation_physics_physx" in names

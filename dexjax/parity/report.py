@@ -15,7 +15,7 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding
 table{border-collapse:collapse;margin:.6rem 0}td,th{border:1px solid #ccc;padding:.25rem .6rem;
 text-align:left;font-size:13px}.ok{background:#d8f0d8}.no{background:#f6d0d0}.none{color:#777}
 td.n{text-align:right;font-variant-numeric:tabular-nums}h2{margin-top:2.2rem}img{max-width:100%}
-code,pre{background:#f4f4f4;font-size:12px}pre{padding:.6rem;overflow-x:auto}
+code,pre{background:#f4f4f4;font-size:12px}code{overflow-wrap:anywhere}pre{padding:.6rem;overflow-x:auto}
 """
 _NOTES = {
     "G3": "The reference at half its step fails here by nature: how fast PhysX's damped base moves "
