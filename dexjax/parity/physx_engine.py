@@ -17,6 +17,9 @@ from dexjax.sim.native import NativeEngine
 from dexjax.sim.physics import PhysicsConfig
 from dexjax.sim.scene import OBJECT_BODY, Scene
 
+# Each takes one of the 1,024 thread keys of a process.
+_MOST_SCENES = 900
+
 
 class PhysxEngine(NativeEngine):
     """`num_envs` simulations in PhysX (SAPIEN); see `dexjax.sim.types.Engine`.
@@ -35,7 +38,11 @@ class PhysxEngine(NativeEngine):
         config: PhysxConfig | None = None,
     ) -> None:
         """physics: only its control period counts. Raises ConfigError where that is no multiple of
-        PhysX's step, or without SAPIEN."""
+        PhysX's step, for too many environments, or without SAPIEN."""
+        if num_envs > _MOST_SCENES:
+            raise ConfigError(
+                f"{num_envs} environments: a process can have about {_MOST_SCENES} PhysX scenes"
+            )
         super().__init__(scene, num_envs, physics, threads=1)
         config = config or PhysxConfig()
         steps = physics.control_dt / config.timestep

@@ -134,6 +134,17 @@ def test_a_nan_stays_where_it_is(probe: Probe) -> None:
 def test_period_must_consist_of_steps(probe: Probe) -> None:
     with pytest.raises(ConfigError, match=r"0\.005 s does not consist of PhysX steps"):
         PhysxEngine(probe.scene, 1, PhysicsConfig(timestep=0.005, substeps=1))
+    with pytest.raises(ConfigError, match="about 900"):  # the interpreter would die beyond 1,015
+        PhysxEngine(probe.scene, 1000, FRAMES)
+
+
+def test_scenes_end_with_their_episodes(probe: Probe) -> None:
+    """Or several evaluations of one process would run out of them."""
+    engine = PhysxEngine(probe.scene, probe.num_trials, FRAMES)
+    state = engine.step(engine.init(*start(probe)), control(probe, 0))
+    mask = jnp.arange(probe.num_trials) < 5
+    engine.reset_where(state, mask, *start(probe)).qpos.block_until_ready()
+    assert [w is None for w in engine._worlds] == np.asarray(mask).tolist()
 
 
 def test_evaluation_in_physx(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
