@@ -279,9 +279,8 @@ def _decode(path: str | Path, meta: dict[str, Any], arrays: dict[str, Any]) -> l
         hand = load_hand(scene.hand)
     except DexjaxError as error:
         raise DataError(f"{path}: meta.scene.hand: {error}") from error
-    base = 6 if scene.base == "servo" else 7
-    sizes = {"nq": base + len(hand.joint_names) + 7, "fingers": len(hand.finger_names)}
-    _check_shapes(path, arrays, sizes)
+    nq = scene.base_dof + len(hand.joint_names) + 7
+    _check_shapes(path, arrays, {"nq": nq, "fingers": len(hand.finger_names)})
     if len(arrays["length"]) == 0:
         raise DataError(f"{path}: length names no episode")
     period = float(meta["control_dt"])

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 
 from dexjax.core.errors import ConfigError
@@ -24,7 +23,7 @@ from dexjax.objects.build import with_sdf
 from dexjax.parity.engines import MjxSimulator, NativeSimulator
 from dexjax.parity.physx import PhysxSimulator
 from dexjax.parity.physx_engine import PhysxEngine
-from dexjax.parity.probe import Recording, Simulator
+from dexjax.parity.probe import Recording, Simulator, model_bytes
 from dexjax.rl.episodes import Agent, check_fits, plan, policy_agent, run_episodes, simple_agent
 from dexjax.rl.registry import find_env, find_preset
 from dexjax.rl.trained import load_policy, read_settings
@@ -48,9 +47,7 @@ class ClosedLoop:
     def key(self) -> str:
         """Digest of model, objects, starts and policy, and of the code that plays them."""
         env, digest = self.env, hashlib.sha256(repr((self.env.cfg, self.seed)).encode())
-        model = np.zeros(mujoco.mj_sizeModel(env.scene.model), np.uint8)
-        mujoco.mj_saveModel(env.scene.model, None, model)
-        digest.update(model.tobytes())
+        digest.update(model_bytes(env.scene.model).tobytes())
         # The starts hold what was drawn, observed and looked up for each episode.
         start = jax.jit(env.reset)(jax.random.key(self.seed), jnp.asarray(self.object_id))
         frozen = env.base_policy.params if env.base_policy else ()

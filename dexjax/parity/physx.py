@@ -116,12 +116,8 @@ class PhysxSimulator:
 
     def _trial(self, probe: Probe, i: int) -> Recording:
         scene = probe.scene
-        model = scene.object_model(int(probe.object_id[i]))
-        mass, friction = probe.object_params[i]
-        body = model.body(OBJECT_BODY).id
-        model.body_mass[body] *= mass
-        model.body_inertia[body] *= mass
-        world = World(model, scene, self.config, float(friction), probe.gravity[i])
+        object_id, params = int(probe.object_id[i]), probe.object_params[i]
+        world = World(scene, self.config, object_id, params, probe.gravity[i])
         world.set_state(probe.qpos[i], probe.qvel[i])
         rows = [world.record()]
         for ctrl, wrench in zip(probe.ctrl[:, i], probe.wrench[:, i], strict=True):
@@ -131,16 +127,22 @@ class PhysxSimulator:
 
 
 class World:
-    """One PhysX scene with the bodies, joints, drives and tendons of one MjModel."""
+    """One PhysX scene with the bodies, joints, drives and tendons of a scene's MjModel."""
 
     def __init__(
         self,
-        model: mujoco.MjModel,
         scene: Scene,
         config: PhysxConfig,
-        friction: float,
+        object_id: int,
+        params: np.ndarray,
         gravity: np.ndarray,
     ) -> None:
+        """params: (2,) the object's mass factor, and the friction of everything."""
+        model = scene.object_model(object_id)
+        body = model.body(OBJECT_BODY).id
+        model.body_mass[body] *= params[0]
+        model.body_inertia[body] *= params[0]
+        friction = float(params[1])
         self._sapien, physx, _ = _sapien()
         self._physx, self.model, self.scene, self.config = physx, model, scene, config
         physx.set_scene_config(

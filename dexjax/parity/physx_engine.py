@@ -12,10 +12,9 @@ import numpy as np
 
 from dexjax.core.errors import ConfigError
 from dexjax.parity.physx import PhysxConfig, World
-from dexjax.sim.divergence import MAX_POSITION, MAX_SPEED
 from dexjax.sim.native import NativeEngine
-from dexjax.sim.physics import PhysicsConfig
-from dexjax.sim.scene import OBJECT_BODY, Scene
+from dexjax.sim.physics import PhysicsConfig, whole_steps
+from dexjax.sim.scene import Scene
 
 # Each takes one of the 1,024 thread keys of a process.
 _MOST_SCENES = 900
@@ -45,16 +44,11 @@ class PhysxEngine(NativeEngine):
             )
         super().__init__(scene, num_envs, physics, threads=1)
         config = config or PhysxConfig()
-        steps = physics.control_dt / config.timestep
-        if abs(steps - round(steps)) > 1e-6 or steps < 0.5:
-            raise ConfigError(
-                f"physics: a control period of {physics.control_dt:g} s does not consist of PhysX "
-                f"steps of {config.timestep:g} s"
-            )
-        self.config = replace(config, substeps=round(steps))
+        steps = whole_steps(physics.control_dt, config.timestep, "PhysX steps")
+        self.config = replace(config, substeps=steps)
         self._worlds: list[tuple[tuple[float, ...], World] | None] = [None] * num_envs
-        model = scene.model
-        self._left = np.full((num_envs, model.nq + model.nv), np.nan, np.float32)
+        size = scene.model.nq + scene.model.nv
+        self._left = np.full((num_envs, size), np.nan, np.float32)
 
     def _host_forward(
         self,
@@ -65,7 +59,7 @@ class PhysxEngine(NativeEngine):
         qvel: np.ndarray,
     ) -> tuple[np.ndarray, ...]:
         for i in map(int, np.flatnonzero(mask)):
-            self._worlds[i] = None  # a scene takes megabytes, and this one has ended
+            self._worlds[i] = None  # a process can have few, and this one has ended
         return super()._host_forward(mask, object_id, params, qpos, qvel)
 
     def _host_step(
@@ -94,22 +88,15 @@ class PhysxEngine(NativeEngine):
                 row = world.record()
                 self._qpos[i], self._qvel[i] = row["qpos"], row["qvel"]
                 finger[i], table[i] = row["finger_force"], row["table_force"]
-                tip[i], drive[i] = (
-                    world.tip_wrenches(),
-                    world.drive_forces(row["qpos"], row["qvel"]),
-                )
+                tip[i] = world.tip_wrenches()
+                drive[i] = world.drive_forces(row["qpos"], row["qvel"])
                 alive[i] = row["finite"]
-            with np.errstate(invalid="ignore"):
-                alive &= (np.abs(self._qvel) < MAX_SPEED).all(1)
-                alive &= (np.abs(self._qpos) < MAX_POSITION).all(1)
-            self._left[:] = np.concatenate([self._qpos, self._qvel], 1)
-            if not alive.all():
-                self._quarantine(~alive, object_id, qpos, qvel, ctrl)
-                self._left[~alive] = np.nan
-            out = self._read(alive)
+            out = self._outcome(alive, object_id, qpos, qvel, ctrl)
+            self._left[:] = np.concatenate(out[:2], 1)
+            self._left[~alive] = np.nan
             forces = (finger, tip, table, drive[:, self.scene.finger_qvel])
-            for given, found in zip(out[7:11], forces, strict=True):
-                given[...] = np.where(alive.reshape(-1, *[1] * (found.ndim - 1)), found, 0)
+            for given, found in zip(out[7:11], forces, strict=True):  # theirs instead of MuJoCo's
+                given[alive] = found[alive]
             self.seconds += time.perf_counter() - began
             return out
 
@@ -122,11 +109,7 @@ class PhysxEngine(NativeEngine):
         if known and known[0] == holds and (self._left[i] == np.concatenate([qpos, qvel])).all():
             return known[1]
         self._worlds[i] = known = None  # frees the old scene first
-        model = self.scene.object_model(object_id)
-        body = model.body(OBJECT_BODY).id
-        model.body_mass[body] *= params[0]
-        model.body_inertia[body] *= params[0]
-        world = World(model, self.scene, self.config, float(params[1]), model.opt.gravity)
+        world = World(self.scene, self.config, object_id, params, self.model.opt.gravity)
         world.set_state(qpos, qvel)
         self._worlds[i] = (holds, world)
         return world

@@ -77,11 +77,9 @@ class Probe:
     def key(self) -> str:
         """Digest of everything that a simulation depends on."""
         digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        model = np.zeros(mujoco.mj_sizeModel(self.scene.model), np.uint8)
-        mujoco.mj_saveModel(self.scene.model, None, model)
         arrays = [
-            model, self.object_id, self.object_params, self.qpos, self.qvel, self.ctrl, self.wrench,
-            self.gravity,
+            model_bytes(self.scene.model), self.object_id, self.object_params, self.qpos, self.qvel,
+            self.ctrl, self.wrench, self.gravity,
         ]  # fmt: skip
         for asset in self.assets:
             arrays += [*asset.pieces, np.array([asset.mass]), asset.inertia]
@@ -89,6 +87,13 @@ class Probe:
             digest.update(repr((array.shape, array.dtype.str)).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def model_bytes(model: mujoco.MjModel) -> np.ndarray:
+    """A compiled model as bytes, for digests."""
+    found = np.zeros(mujoco.mj_sizeModel(model), np.uint8)
+    mujoco.mj_saveModel(model, None, found)
+    return found
 
 
 class Simulator(Protocol):

@@ -245,19 +245,32 @@ class NativeEngine:
                 alive = self._wrench_steps(np.asarray(wrench))
             else:
                 alive = self._steps(self.physics.substeps)
-            alive &= np.isfinite(self._batch.state).all(1)
-            with np.errstate(invalid="ignore"):
-                alive &= (np.abs(self._qvel) < MAX_SPEED).all(1)
-                alive &= (np.abs(self._qpos) < MAX_POSITION).all(1)
-            if alive.all():
-                out = self._read(alive)
-            else:
-                self._quarantine(~alive, object_id, qpos, qvel, ctrl)
-                out = self._read(alive)
-                for forces in out[7:11]:
-                    forces[~alive] = 0
+            out = self._outcome(alive, object_id, qpos, qvel, ctrl)
             self.seconds += time.perf_counter() - began
             return out
+
+    def _outcome(
+        self,
+        alive: np.ndarray,
+        object_id: np.ndarray,
+        qpos: np.ndarray,
+        qvel: np.ndarray,
+        ctrl: np.ndarray,
+    ) -> tuple[np.ndarray, ...]:
+        """What `_read` gives after a control step from (qpos, qvel), with simulations that diverged
+        put in quarantine and without forces. alive: (N,), of which nothing is known yet; in place.
+        """
+        alive &= np.isfinite(self._batch.state).all(1)
+        with np.errstate(invalid="ignore"):
+            alive &= (np.abs(self._qvel) < MAX_SPEED).all(1)
+            alive &= (np.abs(self._qpos) < MAX_POSITION).all(1)
+        if alive.all():
+            return self._read(alive)
+        self._quarantine(~alive, object_id, qpos, qvel, ctrl)
+        out = self._read(alive)
+        for forces in out[7:11]:
+            forces[~alive] = 0
+        return out
 
     def _steps(self, count: int) -> np.ndarray:
         """Physics steps of all simulations; returns (N,) which of them MuJoCo did not complain of.

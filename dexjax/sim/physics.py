@@ -73,13 +73,7 @@ class PhysicsConfig:
     def in_period(self, seconds: float) -> PhysicsConfig:
         """The settings with as many steps as fill a control period. Raises ConfigError where it
         does not consist of whole steps."""
-        steps = round(seconds / self.timestep)
-        if steps < 1 or abs(steps * self.timestep / seconds - 1) > 1e-6:
-            raise ConfigError(
-                f"physics: a control period of {seconds:g} s does not consist of whole steps of "
-                f"{self.timestep:g} s"
-            )
-        return replace(self, substeps=steps)
+        return replace(self, substeps=whole_steps(seconds, self.timestep))
 
     def link_drag(self) -> LinkDrag:
         """The drag of PhysX link damping on the wrench base, for our step.
@@ -133,6 +127,17 @@ class PhysicsConfig:
             half_step = 0.5 * self.timestep * model.actuator_gainprm[a, 0]
             model.actuator_biasprm[a, 2] -= model.dof_damping[dof] + half_step
             model.dof_damping[dof] = 0
+
+
+def whole_steps(seconds: float, timestep: float, kind: str = "whole steps") -> int:
+    """How many physics steps fill a control period. ConfigError where they do not."""
+    steps = round(seconds / timestep)
+    if steps < 1 or abs(steps * timestep / seconds - 1) > 1e-6:
+        raise ConfigError(
+            f"physics: a control period of {seconds:g} s does not consist of {kind} of "
+            f"{timestep:g} s"
+        )
+    return steps
 
 
 REFERENCE = PhysicsConfig()

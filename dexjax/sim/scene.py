@@ -52,6 +52,11 @@ class SceneConfig:
     max_pieces: int = 16
     """Convex pieces used per object; an object with more is simulated as its convex hull."""
 
+    @property
+    def base_dof(self) -> int:
+        """Number of base position coordinates: 6 of the servo base, 7 of the free one."""
+        return 6 if self.base == "servo" else 7
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -68,7 +73,6 @@ class Scene:
     object_qvel: int
     finger_qpos: np.ndarray  # (n_joints,) qpos index of each finger joint, hand order
     finger_qvel: np.ndarray
-    base_dof: int  # number of base position coordinates (6 servo, 7 wrench)
 
     def object_model(self, index: int) -> mujoco.MjModel:
         """A stand-alone model with object `index`, for plain MuJoCo, viewers and tests."""
@@ -135,7 +139,6 @@ def make_scene(
         object_qvel=int(model.jnt_dofadr[object_joint]),
         finger_qpos=model.jnt_qposadr[joint_ids].copy(),
         finger_qvel=model.jnt_dofadr[joint_ids].copy(),
-        base_dof=6 if config.base == "servo" else 7,
     )
 
 

@@ -274,7 +274,7 @@ class ShadowGrasp:
 
         scene = self.scene
         qpos = jnp.zeros((num, scene.model.nq))
-        qpos = qpos.at[:, : scene.base_dof].set(base)
+        qpos = qpos.at[:, : scene.config.base_dof].set(base)
         qpos = qpos.at[:, scene.finger_qpos].set(fingers)
         at = scene.object_qpos
         qpos = qpos.at[:, at : at + 3].set(pos).at[:, at + 3 : at + 7].set(quat)
@@ -295,7 +295,7 @@ class ShadowGrasp:
             start=start,
             inside=zero,
             highest=jnp.zeros(self.num_envs),
-            task=self.variant.start(sim.qpos[:, : self.scene.base_dof], sim, drawn),
+            task=self.variant.start(sim.qpos[:, : self.scene.config.base_dof], sim, drawn),
             sampler=sampler,
         )
 

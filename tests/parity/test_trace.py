@@ -244,7 +244,9 @@ def test_noisy_velocities_raise_no_alarm(tmp_path: Path) -> None:
         lambda x: np.roll(x, 3, 0),
         lambda x: -x,
     ):
-        write_trace(tmp_path / "t.npz", meta, dict(arrays, joint_vel=change(arrays["joint_vel"])))
+        bad = change(arrays["joint_vel"])
+        write_trace(tmp_path / "t.npz", meta, dict(arrays, joint_vel=bad))
+        np.testing.assert_array_equal(read_trace(tmp_path / "t.npz")["joint_vel"], bad)
 
 
 @pytest.mark.parametrize(

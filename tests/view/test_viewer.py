@@ -119,7 +119,10 @@ def test_episode_page(page, browser, episodes):
     step = 6
     _wait(lambda: player.timeline.slider.value == step)
     xpos, _ = Stage(episodes[0].scene, player._stage.thing).body_poses(episodes[0].qpos[step])
-    for body, frame in player._hand._frames.items():
+    frames = player._hand._frames
+    # The slider has its value before the callback, in another thread, has posed the hand.
+    _wait(lambda: all(np.abs(f.position - xpos[b]).max() <= 1e-9 for b, f in frames.items()))
+    for body, frame in frames.items():
         np.testing.assert_allclose(frame.position, xpos[body], atol=1e-9)
     _changed(browser, image, share=0.01)
     assert player._contacts._arrows is not None  # forces from the middle of the episode on
